@@ -1,0 +1,1 @@
+"""What happened, provably: records, the Parquet store, and what reads them back."""

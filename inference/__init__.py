@@ -1,0 +1,1 @@
+"""Who answers: one backend seam, its implementations, and the routes that lead to them."""

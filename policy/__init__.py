@@ -1,0 +1,1 @@
+"""What may happen: labels, detectors, redaction and the data-flow contract."""

@@ -1,0 +1,1 @@
+"""Questions, answered in SQL over the published evidence."""

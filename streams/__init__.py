@@ -1,0 +1,1 @@
+"""How it moves: topics, envelopes, processors, stages and the Faust application that hosts them."""

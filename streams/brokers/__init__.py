@@ -1,0 +1,1 @@
+"""Brokers that `waybill dev` and the tests start themselves."""

@@ -1,0 +1,1 @@
+"""The four decisions of the pipeline, as pure functions from record to records."""
