@@ -1,0 +1,272 @@
+"""The evidence event: one thing that happened to one request, in a form that travels, is stored and is queried.
+
+An event is JSON with camelCase names on `ai.evidence` and a row with snake_case names in the table `events`; the
+mapping is `evidence.schema`. Prompts and answers are never in it: sizes and SHA-256 hashes stand for them.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+EVIDENCE_VERSION: Final = "1.0"
+"""Version of the event's form; the major part changes when an old reader would misread a new event."""
+
+
+def _must_be_utc(value: datetime) -> datetime:
+    offset = value.utcoffset()
+    if offset is None or offset.total_seconds() != 0:
+        raise ValueError("must be UTC, written with Z")
+    return value
+
+
+Utc = Annotated[datetime, AfterValidator(_must_be_utc)]
+"""A moment in UTC; a naive or shifted time is an error."""
+
+ShortText = Annotated[str, Field(min_length=1, max_length=256)]
+"""A name or an id: never empty, never a document."""
+
+
+class Record(BaseModel):
+    """Base of every record that crosses a topic: frozen, closed, camelCase outside and snake_case inside."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        serialize_by_alias=True,
+        hide_input_in_errors=True,  # an error text reaches logs and dead letters; the input must not
+    )
+
+    def to_json(self) -> bytes:
+        """Give the record's bytes as they travel: camelCase, fields that are None left out."""
+        return self.__pydantic_serializer__.to_json(self, by_alias=True, exclude_none=True)
+
+
+class EventType(StrEnum):
+    """What happened, in the order of a request's way."""
+
+    REQUEST_ADMITTED = "request.admitted"
+    REQUEST_REJECTED = "request.rejected"
+    DATA_CLASSIFIED = "data.classified"
+    POLICY_DECIDED = "policy.decided"
+    ROUTE_SELECTED = "route.selected"
+    MODEL_INTENDED = "model.intended"
+    MODEL_COMPLETED = "model.completed"
+    MODEL_FAILED = "model.failed"
+    RESPONSE_FILTERED = "response.filtered"
+    REQUEST_ENDED = "request.ended"
+    REQUEST_OVERDUE = "request.overdue"
+
+
+class Stage(StrEnum):
+    """Which part of the pipeline says so."""
+
+    ADMISSION = "admission"
+    DISPATCH = "dispatch"
+    CORRELATION = "correlation"
+
+
+class Outcome(StrEnum):
+    """How a request ended; each request ends in exactly one of these."""
+
+    COMPLETED = "completed"
+    """A model answered."""
+    REFUSED = "refused"
+    """The model or its provider declined; that is an answer, and is not routed around."""
+    WITHHELD = "withheld"
+    """The answer held what retention forbids, and the rule is to refuse it."""
+    DENIED = "denied"
+    """Policy allows no route for it."""
+    REJECTED = "rejected"
+    """The request broke its contract."""
+    DUPLICATE = "duplicate"
+    """The same work was already taken under this idempotency key; the first one's response stands."""
+    EXPIRED = "expired"
+    """Its deadline passed before a model was asked."""
+    FAILED = "failed"
+    """Every allowed attempt failed."""
+    UNKNOWN = "unknown"
+    """A hosted call may have been accepted and its answer is lost; reconciled later, never blindly repeated."""
+
+
+class Placement(StrEnum):
+    """Which side of the boundary a model runs on."""
+
+    LOCAL = "local"
+    HOSTED = "hosted"
+
+
+class Classification(Record):
+    """What the data is held to be."""
+
+    declared: ShortText
+    """The label that the request carries."""
+    detected: ShortText | None = None
+    """The class that the detectors' findings imply; None where they found nothing."""
+    effective: ShortText
+    """The higher of the two: what policy decides on."""
+    findings: tuple[str, ...] = ()
+    """Kinds that were found, sorted, each once; never the text itself."""
+    detector: ShortText = "ok"
+    """`ok`, or `failed` where the detectors could not run and the highest class was assumed."""
+
+
+class RouteRef(Record):
+    """Where a request goes, or went."""
+
+    name: ShortText
+    """The route's name in the route table."""
+    placement: Placement
+    """Local or hosted."""
+    provider: ShortText
+    """Who runs the model; a stand-in is always `stand-in`."""
+    model: ShortText
+    """The model's name as the destination knows it."""
+    region: ShortText
+    """Where the destination is."""
+
+
+class PolicyRef(Record):
+    """A decision on what may happen."""
+
+    decision: ShortText
+    """`allow` or `deny`."""
+    policy_id: ShortText
+    """Which policy document decided."""
+    policy_version: ShortText
+    """Digest of that document."""
+    reasons: tuple[str, ...] = ()
+    """Reason codes, the deciding one first; for each route passed over, `<route>:<code>`."""
+
+
+class Usage(Record):
+    """What an answer cost."""
+
+    input_tokens: int = Field(ge=0)
+    """Tokens read, as the destination counts them."""
+    output_tokens: int = Field(ge=0)
+    """Tokens generated, as the destination counts them."""
+    cost_usd: float = Field(default=0.0, ge=0)
+    """Price of both in US dollars, by the route's price list."""
+
+
+class Failure(Record):
+    """Why something did not work."""
+
+    code: ShortText
+    """Stable, lower-case reason code."""
+    message: Annotated[str, Field(max_length=2000)]
+    """A sentence for a person; never holds input."""
+    retryable: bool = False
+    """Whether the same input may succeed later."""
+
+
+class Retained(Record):
+    """What the retention filter did to an answer before it was written anywhere."""
+
+    action: ShortText
+    """`keep`, `mask`, `drop` or `refuse`."""
+    removed: tuple[str, ...] = ()
+    """Kinds that were removed, sorted, each once."""
+
+
+class Position(Record):
+    """Where a record lies in its log."""
+
+    topic: ShortText
+    """Topic name."""
+    partition: int = Field(ge=0)
+    """Partition number."""
+    offset: int = Field(ge=0)
+    """Offset within the partition."""
+
+
+class EvidenceEvent(Record):
+    """One thing that happened to one request."""
+
+    evidence_version: ShortText = EVIDENCE_VERSION
+    """Version of this form."""
+    event_id: ShortText
+    """Unique for ever; derived from the intake and the sequence, so that a replay gives the same id."""
+    event_type: EventType
+    """What happened."""
+    request_id: ShortText
+    """The application's id of the request; `unreadable` where none could be read."""
+    intake_id: ShortText
+    """Our id of this arrival of the request: two records with one request id are two intakes."""
+    correlation_id: ShortText | None = None
+    """The application's id of the larger task."""
+    trace_id: ShortText
+    """W3C trace id, 32 hex digits."""
+    span_id: ShortText
+    """W3C span id of the step, 16 hex digits."""
+    parent_span_id: ShortText | None = None
+    """Span that caused the step."""
+    sequence: int = Field(ge=0)
+    """Position in the intake's story: 0, 1, 2, … without a gap."""
+    occurred_at_utc: Utc
+    """When it happened."""
+    stage: Stage
+    """Which part says so."""
+    site: ShortText
+    """Where that part runs."""
+    identity: ShortText | None = None
+    """How actor and tenant were established: `unsigned` means that the request merely says so."""
+    actor_ref: ShortText | None = None
+    """On whose behalf."""
+    tenant_ref: ShortText | None = None
+    """For which tenant."""
+    session_ref: ShortText | None = None
+    """In which session."""
+    task_type: ShortText | None = None
+    """What kind of work."""
+    purpose: ShortText | None = None
+    """What the data may be used for."""
+    deadline_utc: Utc | None = None
+    """When the request is of no more use."""
+    classification: Classification | None = None
+    """What the data is held to be."""
+    policy: PolicyRef | None = None
+    """The decision."""
+    route: RouteRef | None = None
+    """The route of this step."""
+    fallbacks: tuple[str, ...] | None = None
+    """Names of the routes that may be tried next within the same grant."""
+    waybill_hash: ShortText | None = None
+    """SHA-256 of the contract under which data crossed."""
+    attempt: int | None = Field(default=None, ge=1)
+    """Which attempt, from 1."""
+    intent_id: ShortText | None = None
+    """The event id of the intent that this step belongs to."""
+    usage: Usage | None = None
+    """What the answer cost."""
+    retained: Retained | None = None
+    """What the retention filter did."""
+    outcome: Outcome | None = None
+    """How the request ended."""
+    failure: Failure | None = None
+    """Why something did not work."""
+    duplicate_of: ShortText | None = None
+    """Intake whose response stands for this one."""
+    response_id: ShortText | None = None
+    """The provider's own id of its answer; information, never a key."""
+    input_sha256: ShortText | None = None
+    """Hash of the record or prompt that came in."""
+    input_bytes: int | None = Field(default=None, ge=0)
+    """Its size."""
+    output_sha256: ShortText | None = None
+    """Hash of the answer after filtering."""
+    output_bytes: int | None = Field(default=None, ge=0)
+    """Its size."""
+    duration_ms: float | None = Field(default=None, ge=0)
+    """How long the step took, in milliseconds."""
+    first_chunk_ms: float | None = Field(default=None, ge=0)
+    """Time to the first generated token, in milliseconds."""
+    source: Position | None = None
+    """The record that caused the step."""
