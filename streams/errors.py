@@ -1,0 +1,26 @@
+"""What can go wrong between a topic and a stage (leaves of the tree in `evidence.errors`).
+
+    RecordError                 (evidence.errors) a record breaks its contract
+    UnavailableError
+    └── BrokerUnavailable       the broker does not answer; the stage starts again from its committed position
+    StoreError
+    └── LogMismatch             the evidence store and the topic do not belong together, or offsets were lost
+    PermanentError
+    └── TopicMismatch           a topic is missing or has the wrong shape
+"""
+
+from __future__ import annotations
+
+from evidence.errors import PermanentError, StoreError, UnavailableError
+
+
+class BrokerUnavailable(UnavailableError):  # noqa: N818 - named as the condition that operators search for
+    """The broker does not answer; the stage starts again from its committed position."""
+
+
+class LogMismatch(StoreError):  # noqa: N818 - the same
+    """The evidence store and the topic do not belong together, or offsets between them were lost."""
+
+
+class TopicMismatch(PermanentError):  # noqa: N818 - the same
+    """A topic is missing or has the wrong shape; create it with `waybill topics create` or mend its settings."""

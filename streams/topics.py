@@ -1,0 +1,52 @@
+"""The topics, as data: name, what is on it, how long it is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+DAY_MS: Final = 24 * 60 * 60 * 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One topic of the pipeline."""
+
+    name: str
+    """Its name on the broker."""
+
+    about: str
+    """What is on it, in one sentence."""
+
+    retention_ms: int
+    """How long records are kept, in milliseconds."""
+
+    compacted: bool = False
+    """Whether the last record of each key outlives the others."""
+
+    config: dict[str, str] = field(default_factory=dict)
+    """Further topic settings, by Kafka's names."""
+
+    def settings(self, *, retention_ms: int | None = None) -> dict[str, str]:
+        """Give Kafka's topic settings.
+
+        Args:
+            retention_ms: overrides the topic's own retention (the development broker keeps little).
+        """
+        kept = self.retention_ms if retention_ms is None else min(retention_ms, self.retention_ms)
+        policy = "compact,delete" if self.compacted else "delete"
+        return {"cleanup.policy": policy, "retention.ms": str(kept), **self.config}
+
+
+REQUESTS: Final = Topic("ai.requests", "Requests of applications, as they sent them.", 7 * DAY_MS)
+WORK_LOCAL: Final = Topic("ai.work.local", "Admitted requests whose route is local.", 7 * DAY_MS)
+WORK_HOSTED: Final = Topic("ai.work.hosted", "Admitted requests whose route is hosted, each with its waybill.", 7 * DAY_MS)
+RESPONSES: Final = Topic("ai.responses", "One response for each request, with its route receipt.", 7 * DAY_MS)
+EVIDENCE: Final = Topic("ai.evidence", "Every event of every request, in order within a request.", 14 * DAY_MS)
+DEADLETTER: Final = Topic("ai.deadletter", "Position and reason of each record that broke its contract.", 14 * DAY_MS)
+LEDGER: Final = Topic(
+    "ai.ledger", "What has been started and ended, by idempotency scope.", 7 * DAY_MS, compacted=True
+)
+
+ALL: Final = (REQUESTS, WORK_LOCAL, WORK_HOSTED, RESPONSES, EVIDENCE, DEADLETTER, LEDGER)
+"""Every topic that the pipeline needs."""
