@@ -1,12 +1,12 @@
 """What can go wrong between a topic and a stage (leaves of the tree in `evidence.errors`).
 
-    RecordError                 (evidence.errors) a record breaks its contract
-    UnavailableError
-    └── BrokerUnavailable       the broker does not answer; the stage starts again from its committed position
-    StoreError
-    └── LogMismatch             the evidence store and the topic do not belong together, or offsets were lost
-    PermanentError
-    └── TopicMismatch           a topic is missing or has the wrong shape
+RecordError                 (evidence.errors) a record breaks its contract
+UnavailableError
+└── BrokerUnavailable       the broker does not answer; the stage starts again from its committed position
+StoreError
+└── LogMismatch             the evidence store and the topic do not belong together, or offsets were lost
+PermanentError
+└── TopicMismatch           a topic is missing or has the wrong shape
 """
 
 from __future__ import annotations

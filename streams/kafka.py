@@ -45,8 +45,19 @@ class KafkaSettings:
     sasl_password: str | None = field(default=None, repr=False)
     """Password for SASL; never shown."""
 
+    prefix: str = ""
+    """Put before the names of topics, groups and transactions, so that several pipelines share one cluster."""
+
     session_timeout_ms: int = 30_000
     """After this long without a heartbeat the broker gives a worker's partitions to another one."""
+
+    def name(self, topic: Topic) -> str:
+        """Give a topic's name on this broker."""
+        return self.prefix + topic.name
+
+    def group(self, stage: str) -> str:
+        """Give the consumer group of a stage."""
+        return f"{self.prefix}waybill-{stage}"
 
     def client_options(self) -> dict[str, Any]:
         """Give the options that every aiokafka client takes."""
@@ -151,7 +162,7 @@ async def create_topics(
             config = topic.settings(retention_ms=retention_ms)
             if replication >= 3:  # noqa: PLR2004 - the smallest cluster in which one may be down
                 config["min.insync.replicas"] = "2"
-            new = NewTopic(topic.name, partitions, replication, topic_configs=config)
+            new = NewTopic(settings.name(topic), partitions, replication, topic_configs=config)
             try:
                 answer = await admin.create_topics([new])
             except TopicAlreadyExistsError:
@@ -176,10 +187,14 @@ async def partition_counts(settings: KafkaSettings, topics: Iterable[Topic] = AL
     """
     admin = await _admin(settings)
     try:
-        described = await admin.describe_topics([topic.name for topic in topics])
+        described = await admin.describe_topics([settings.name(topic) for topic in topics])
     finally:
         await admin.close()
-    return {entry["topic"]: len(entry["partitions"]) for entry in described if entry["error_code"] == 0}
+    return {
+        entry["topic"].removeprefix(settings.prefix): len(entry["partitions"])
+        for entry in described
+        if entry["error_code"] == 0
+    }
 
 
 async def check_topics(settings: KafkaSettings) -> dict[str, int]:

@@ -40,7 +40,7 @@ class Topic:
 
 REQUESTS: Final = Topic("ai.requests", "Requests of applications, as they sent them.", 7 * DAY_MS)
 WORK_LOCAL: Final = Topic("ai.work.local", "Admitted requests whose route is local.", 7 * DAY_MS)
-WORK_HOSTED: Final = Topic("ai.work.hosted", "Admitted requests whose route is hosted, each with its waybill.", 7 * DAY_MS)
+WORK_HOSTED: Final = Topic("ai.work.hosted", "Admitted requests whose route is hosted, with their waybills.", 7 * DAY_MS)
 RESPONSES: Final = Topic("ai.responses", "One response for each request, with its route receipt.", 7 * DAY_MS)
 EVIDENCE: Final = Topic("ai.evidence", "Every event of every request, in order within a request.", 14 * DAY_MS)
 DEADLETTER: Final = Topic("ai.deadletter", "Position and reason of each record that broke its contract.", 14 * DAY_MS)
