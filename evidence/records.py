@@ -13,6 +13,8 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from evidence.canonical import canonical_json, sha256_hex
+
 EVIDENCE_VERSION: Final = "1.0"
 """Version of the event's form; the major part changes when an old reader would misread a new event."""
 
@@ -46,6 +48,10 @@ class Record(BaseModel):
     def to_json(self) -> bytes:
         """Give the record's bytes as they travel: camelCase, fields that are None left out."""
         return self.__pydantic_serializer__.to_json(self, by_alias=True, exclude_none=True)
+
+    def digest(self) -> str:
+        """Give the SHA-256, in hex, of the record's canonical form (RFC 8785, fields that are None left out)."""
+        return sha256_hex(canonical_json(self.model_dump(mode="json", by_alias=True, exclude_none=True)))
 
 
 class EventType(StrEnum):

@@ -40,13 +40,13 @@ class Topic:
 
 REQUESTS: Final = Topic("ai.requests", "Requests of applications, as they sent them.", 7 * DAY_MS)
 WORK_LOCAL: Final = Topic("ai.work.local", "Admitted requests whose route is local.", 7 * DAY_MS)
-WORK_HOSTED: Final = Topic("ai.work.hosted", "Admitted requests whose route is hosted, with their waybills.", 7 * DAY_MS)
+WORK_HOSTED: Final = Topic(
+    "ai.work.hosted", "Admitted requests whose route is hosted, with their waybills.", 7 * DAY_MS
+)
 RESPONSES: Final = Topic("ai.responses", "One response for each request, with its route receipt.", 7 * DAY_MS)
 EVIDENCE: Final = Topic("ai.evidence", "Every event of every request, in order within a request.", 14 * DAY_MS)
 DEADLETTER: Final = Topic("ai.deadletter", "Position and reason of each record that broke its contract.", 14 * DAY_MS)
-LEDGER: Final = Topic(
-    "ai.ledger", "What has been started and ended, by idempotency scope.", 7 * DAY_MS, compacted=True
-)
+LEDGER: Final = Topic("ai.ledger", "What has been started and ended, by idempotency scope.", 7 * DAY_MS, compacted=True)
 
 ALL: Final = (REQUESTS, WORK_LOCAL, WORK_HOSTED, RESPONSES, EVIDENCE, DEADLETTER, LEDGER)
 """Every topic that the pipeline needs."""

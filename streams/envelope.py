@@ -1,0 +1,91 @@
+"""CloudEvents 1.0 in Kafka's binary mode: headers say what the value is, the value is the data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from evidence.errors import RecordError
+
+REQUEST_TYPE: Final = "io.waybill.request.v1"
+WORK_TYPE: Final = "io.waybill.work.v1"
+RESPONSE_TYPE: Final = "io.waybill.response.v1"
+EVIDENCE_TYPE: Final = "io.waybill.evidence.v1"
+DEADLETTER_TYPE: Final = "io.waybill.deadletter.v1"
+LEDGER_TYPE: Final = "io.waybill.ledger.v1"
+
+JSON: Final = "application/json"
+Headers = list[tuple[str, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What the headers of a request say."""
+
+    event_id: str
+    """`ce_id`: the sender's id of this record."""
+
+    source: str
+    """`ce_source`: who sent it."""
+
+    traceparent: str | None
+    """W3C trace context, where the sender has one."""
+
+    tracestate: str
+    """Its vendor part, handed on unchanged."""
+
+    declared_class: str | None
+    """`ce_dataclassification`, where given; it must agree with the data."""
+
+
+def read(headers: Iterable[tuple[str, bytes | None]]) -> Envelope:
+    """Read a request's headers.
+
+    Raises:
+        RecordError: `bad_envelope`, with the header that is missing or wrong.
+    """
+    found: dict[str, str] = {}
+    for name, value in headers:
+        try:
+            found[name.lower()] = (value or b"").decode()
+        except UnicodeDecodeError:
+            raise RecordError("bad_envelope", f"header {name[:64]} is not UTF-8") from None
+    content_type = found.get("content-type", "")
+    if content_type.startswith("application/cloudevents"):
+        raise RecordError("bad_envelope", "structured mode is not served; send CloudEvents in binary mode")
+    if content_type.partition(";")[0].strip().lower() != JSON:
+        raise RecordError("bad_envelope", f"header content-type must be {JSON}")
+    for name, expected in (("ce_specversion", "1.0"), ("ce_type", REQUEST_TYPE)):
+        if found.get(name) != expected:
+            raise RecordError("bad_envelope", f"header {name} must be {expected}")
+    for name in ("ce_id", "ce_source"):
+        if not found.get(name):
+            raise RecordError("bad_envelope", f"header {name} is missing")
+    return Envelope(
+        event_id=found["ce_id"],
+        source=found["ce_source"],
+        traceparent=found.get("traceparent"),
+        tracestate=found.get("tracestate", ""),
+        declared_class=found.get("ce_dataclassification"),
+    )
+
+
+def headers(
+    ce_type: str, *, event_id: str, source: str, at: datetime, subject: str, traceparent: str, tracestate: str = ""
+) -> Headers:
+    """Give the headers of a record that we write; `traceparent` is that of the hop that writes it."""
+    written: Headers = [
+        ("ce_specversion", b"1.0"),
+        ("ce_type", ce_type.encode()),
+        ("ce_source", source.encode()),
+        ("ce_id", event_id.encode()),
+        ("ce_time", at.isoformat().replace("+00:00", "Z").encode()),
+        ("ce_subject", subject.encode()),
+        ("content-type", b"application/json"),
+        ("traceparent", traceparent.encode()),
+    ]
+    if tracestate:
+        written.append(("tracestate", tracestate.encode()))
+    return written

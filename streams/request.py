@@ -1,0 +1,257 @@
+"""The runtime request: what an application asks, on `ai.requests`.
+
+A field that this version cannot honour is refused rather than ignored, because a field that is ignored is a promise
+that is broken in silence.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+import orjson
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from evidence.canonical import sha256_hex
+from evidence.errors import RecordError
+from evidence.records import Record, ShortText, Utc
+from inference.backend import Role
+from inference.routes import RiskName
+from policy.labels import DataClass
+
+CONTRACT_MAJOR: Final = "1"
+"""The major version of the request contract that this program speaks."""
+
+_MAX_ERRORS: Final = 8
+"""More broken fields than this are only counted in a rejection."""
+
+
+def _version(value: str) -> str:
+    major, dot, minor = value.partition(".")
+    if not (dot and major.isdigit() and minor.isdigit()):
+        raise PydanticCustomError("invalid_version", "must be MAJOR.MINOR, such as 1.0")
+    if major != CONTRACT_MAJOR:
+        raise PydanticCustomError("unsupported_version", "this program speaks version 1.x of the request contract")
+    return value
+
+
+def _plain(value: str) -> str:
+    if not value.isprintable() or value != value.strip():
+        raise PydanticCustomError("invalid_id", "must be printable and without blanks at its ends")
+    return value
+
+
+Id = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_plain)]
+"""An application's id of something."""
+
+
+class Actor(Record):
+    """On whose behalf."""
+
+    id: Id
+    """Who, as the application's identity system names them."""
+    kind: Literal["user", "service"] = "user"
+    """A person or a program."""
+
+
+class Tenant(Record):
+    """For which tenant."""
+
+    id: Id
+    """Which one."""
+
+
+class Turn(Record):
+    """One turn of a conversation."""
+
+    role: Role
+    """Who speaks."""
+    content: Annotated[str, Field(min_length=1)]
+    """What is said."""
+
+
+class ContextItem(Record):
+    """A source that goes along with the conversation."""
+
+    source_id: Id
+    """Where it comes from."""
+    content: Annotated[str, Field(min_length=1)]
+    """Its text."""
+
+
+class Input(Record):
+    """What the model is asked."""
+
+    messages: tuple[Turn, ...] = Field(min_length=1)
+    """The conversation so far; the last turn is the user's."""
+    context: tuple[ContextItem, ...] = ()
+    """Sources that go along."""
+
+    @model_validator(mode="after")
+    def _ends_with_user(self) -> Input:
+        if self.messages[-1].role != "user":
+            raise PydanticCustomError("last_turn", "the last message must be the user's")
+        return self
+
+
+class ModelPolicy(Record):
+    """What the application wants of the route; it can narrow what policy allows, never widen it."""
+
+    placement: Literal["any", "local", "hosted"] = "any"
+    """Which side of the boundary may answer."""
+    regions: tuple[ShortText, ...] = ()
+    """Regions in which it may be processed; empty leaves it to policy."""
+    max_tokens: int | None = Field(default=None, ge=1, le=100_000)
+    """Upper bound of generated tokens; the route's own bound holds too."""
+    temperature: float = Field(default=0.0, ge=0, le=2)
+    """Sampling temperature."""
+
+
+class Consent(Record):
+    """Why the data may cross to a hosted destination."""
+
+    basis: Literal["consent", "contract", "legal-obligation", "public-task", "legitimate-interest"]
+    """The basis."""
+    reference: Id | None = None
+    """Where it is written down."""
+
+
+class Budget(Record):
+    """What an answer may cost at most."""
+
+    max_cost_usd: float = Field(gt=0)
+    """In US dollars, all attempts together."""
+
+
+class RuntimeRequest(Record):
+    """One request."""
+
+    contract_version: Annotated[str, AfterValidator(_version)]
+    """Version of this contract, such as `1.0`."""
+    request_id: Id
+    """The application's id; responses and evidence carry it."""
+    correlation_id: Id | None = None
+    """The larger task that this belongs to."""
+    idempotency_key: Id | None = None
+    """Two requests of one actor, tenant and task type with one key are one piece of work; the request id if absent."""
+    timestamp_utc: Utc
+    """When it was made."""
+    deadline_utc: Utc | None = None
+    """When an answer is of no more use."""
+    actor: Actor
+    """On whose behalf."""
+    tenant: Tenant
+    """For which tenant."""
+    session: Id | None = None
+    """In which session."""
+    task_type: ShortText
+    """What kind of work; a route serves it or not."""
+    purpose: ShortText
+    """What the data may be used for."""
+    risk_level: RiskName = "low"
+    """How much harm a wrong answer can do."""
+    classification: DataClass
+    """What the application holds the data to be; detection can raise it, nothing lowers it."""
+    input: Input
+    """What the model is asked."""
+    model_policy: ModelPolicy = ModelPolicy()
+    """What the application wants of the route."""
+    consent: Consent | None = None
+    """Why the data may cross; without it, it stays local."""
+    budget: Budget | None = None
+    """What an answer may cost."""
+    trace_mode: Literal["metadata"] = "metadata"
+    """What traces may hold; nothing but metadata."""
+    allowed_tools: tuple[ShortText, ...] = Field(default=(), max_length=0)
+    """Not served by this version: must be empty."""
+
+    def texts(self) -> str:
+        """Give everything that could cross, as one text for the detectors."""
+        parts = [turn.content for turn in self.input.messages]
+        parts.extend(item.content for item in self.input.context)
+        return "\n".join(parts)
+
+    def scope(self) -> str:
+        """Give the idempotency scope: a digest of tenant, actor, task type and key (32 hex digits)."""
+        key = self.idempotency_key or self.request_id
+        parts = (self.tenant.id, self.actor.kind, self.actor.id, self.task_type, key)
+        return sha256_hex(b"\x00".join(part.encode() for part in parts))[:32]
+
+    def fingerprint(self) -> str:
+        """Give a digest of the payload (32 hex digits): what a retry repeats, without ids and times."""
+        return sha256_hex(self.__pydantic_serializer__.to_json(self, include=_PAYLOAD))[:32]
+
+
+_PAYLOAD: Final = {"task_type", "purpose", "risk_level", "classification", "input", "model_policy", "consent", "budget"}
+
+
+def parse(value: bytes | None) -> RuntimeRequest:
+    """Read a request.
+
+    Raises:
+        RecordError: it breaks the contract; the code is one of `empty`, `not_json`, `unsupported_version`,
+            `no_identity`, `unknown_label`, `unknown_field`, `unsupported_field`, `invalid_field`. The text names the
+            fields and never repeats the input.
+    """
+    if not value:
+        raise RecordError("empty", "the record has no value; a request is a JSON object")
+    try:
+        return RuntimeRequest.model_validate_json(value)
+    except ValidationError as error:
+        raise _reason(error) from None
+
+
+def _reason(error: ValidationError) -> RecordError:
+    details = error.errors(include_url=False, include_input=False, include_context=False)
+    code, chosen = min(((_code(item), item) for item in details), key=lambda pair: _ORDER.index(pair[0]))
+    if code == "not_json":
+        return RecordError(code, f"the value is not JSON: {chosen['msg']}")
+    told = [f"{_where(item)}: {item['msg']}" for item in details[:_MAX_ERRORS]]
+    if len(details) > _MAX_ERRORS:
+        told.append(f"and {len(details) - _MAX_ERRORS} more")
+    return RecordError(code, "; ".join(told))
+
+
+_ORDER: Final = (
+    "not_json",
+    "unsupported_version",
+    "no_identity",
+    "unknown_label",
+    "unknown_field",
+    "unsupported_field",
+    "invalid_field",
+)
+
+
+def _code(item: ErrorDetails) -> str:
+    kind, where = item["type"], item["loc"]
+    if kind == "json_invalid":
+        return "not_json"
+    if kind == "unsupported_version":
+        return kind
+    if where and where[0] in {"actor", "tenant"}:
+        return "no_identity"
+    if where == ("classification",):
+        return "unknown_label"
+    if kind == "extra_forbidden":
+        return "unknown_field"
+    if where == ("allowedTools",):
+        return "unsupported_field"
+    return "invalid_field"
+
+
+def _where(item: ErrorDetails) -> str:
+    # An unknown field's name is the sender's text: it is shown, but cut.
+    return ".".join(str(part)[:64] for part in item["loc"]) or "(the record)"
+
+
+def readable_request_id(value: bytes | None) -> str | None:
+    """Give the request id of a record that is no valid request, where one can be read."""
+    if not value:
+        return None
+    try:
+        content = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return None
+    found = content.get("requestId") if isinstance(content, dict) else None
+    return found if isinstance(found, str) and 0 < len(found) <= 128 and found.isprintable() else None  # noqa: PLR2004 - as Id
