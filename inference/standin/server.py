@@ -159,6 +159,8 @@ class _Connection(asyncio.Protocol):
 
     def _take_head(self) -> bool:
         """Move a whole head from the buffer to `_head`; False where there is none, or the script closes here."""
+        if self._buffer and not self._buffer[:1].isalpha():
+            raise _Refused(400, "This is no HTTP request (TLS, perhaps: the stand-in speaks http:// only).")
         end = self._buffer.find(b"\r\n\r\n")
         if end < 0 or end > _MAX_HEAD:
             if len(self._buffer) > _MAX_HEAD:
