@@ -97,6 +97,10 @@ class Behaviour(_Strict):
         ]
         if len(chosen) > 1:
             raise ValueError(f"{' and '.join(chosen)} exclude each other: a request has one outcome")
+        if self.status in (204, 304):
+            raise ValueError(f"status {self.status} has no body, and each answer here has one: choose another")
+        if self.drop == "before-read" and self.latency_ms:
+            raise ValueError("before-read closes at once: leave latency_ms out, or drop after-accept")
         if self.retry_after_s is not None and self.status is None:
             raise ValueError("retry_after_s needs a status, for example 429")
         if self.text is not None and chosen and chosen[0] not in ("content_filter", "drop"):

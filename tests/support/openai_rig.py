@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from itertools import cycle
 from typing import Any, Self
 
 from pydantic import SecretStr
 
 from inference.backend import Message, ModelCall
 from inference.openai import OpenAICompatibleBackend
+from inference.standin import Behaviour, Rule, Script, StandIn
 
 KEY = "sk-test-4e1bd0c9f7"
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -132,3 +135,31 @@ def answering(*answers: bytes) -> Callable[[], RawServer]:
         return server
 
     return make
+
+
+FAILURES = Script(
+    rules=(
+        Rule(contains="Fail for now: throttle.", do=Behaviour(status=429, retry_after_s=1)),
+        Rule(contains="Fail for now: break.", do=Behaviour(status=500)),
+        Rule(contains="Fail for now: babble.", do=Behaviour(malformed="not-json")),
+        Rule(contains="Fail for good.", do=Behaviour(status=400)),
+    )
+)
+"""What the stand-in does for the contract suite, by what the call says."""
+
+
+@asynccontextmanager
+async def openai_rig(_request: object) -> AsyncIterator[Any]:
+    """The rig for the contract suite: a stand-in that fails on demand, and proof that no call reached it twice."""
+    from backend_rigs import Rig, plain_call  # noqa: PLC0415 - that module imports this one
+
+    kinds = cycle(("throttle", "break", "babble"))
+
+    def call(outcome: str, call_id: str) -> ModelCall:
+        texts = {"transient": f"Fail for now: {next(kinds)}.", "permanent": "Fail for good."}
+        return plain_call(call_id, text=texts.get(outcome, "Say hello."))
+
+    async with StandIn(FAILURES) as stand_in, opened(stand_in.base_url) as backend:
+        yield Rig(backend, call)
+        arrived = Counter(received.call_id for received in stand_in.calls)
+        assert set(arrived.values()) <= {1}, f"sent more than once: {arrived}"
