@@ -67,7 +67,6 @@ class EventType(StrEnum):
     MODEL_FAILED = "model.failed"
     RESPONSE_FILTERED = "response.filtered"
     REQUEST_ENDED = "request.ended"
-    REQUEST_OVERDUE = "request.overdue"
 
 
 class Stage(StrEnum):

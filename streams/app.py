@@ -1,0 +1,218 @@
+"""The Faust application that hosts the stages: lifecycle, supervision, timers, a table, and the views on the web port.
+
+The stages themselves are not Faust agents: they are services of this application that run on aiokafka directly
+(docs/decisions/0002-faust-hosts-aiokafka-works.md). What is low-rate and may be repeated is an agent: the dead letters
+are counted by reason into a table, which survives restarts and is shown at `/deadletters`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import faust
+import orjson
+from aiokafka.errors import KafkaError
+from faust.web import Request, Response, View
+from mode import Service
+
+from evidence.errors import RetryableError
+from streams.kafka import KafkaSettings
+from streams.metrics import Metrics
+from streams.topics import DEADLETTER
+
+log = logging.getLogger(__name__)
+
+APP: Final = "waybill"
+TABLE: Final = "dead-letter-reasons"
+CHANGELOG: Final = f"{APP}-{TABLE}-changelog"
+"""Faust's own topic behind the table; it must exist with as many partitions as `ai.deadletter`."""
+
+_FIRST_WAIT_S: Final = 0.5
+_LONGEST_WAIT_S: Final = 15.0
+
+RunStage = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class HostSettings:
+    """What the host needs."""
+
+    kafka: KafkaSettings
+    """How to reach the broker."""
+
+    partitions: int
+    """Partitions of `ai.deadletter`."""
+
+    folder: Path
+    """Where Faust keeps its files."""
+
+    web_host: str
+    """Where the views are served."""
+
+    web_port: int
+    """On which port; 0 serves none."""
+
+
+class StageService(Service):  # type: ignore[misc] # the library is untyped
+    """Runs a stage while the worker lives: trouble that may pass starts it again, any other ends the worker."""
+
+    abstract = False
+
+    def __init__(self, name: str, run: RunStage, metrics: Metrics) -> None:
+        self._name = name
+        self._run_stage = run
+        self._restarts = metrics.restarts.labels(name)
+        self._running: asyncio.Task[None] | None = None
+        self.condition = "starting"
+        super().__init__()
+
+    @property
+    def label(self) -> str:
+        """Name in logs."""
+        return f"Stage: {self._name}"
+
+    async def on_start(self) -> None:
+        """Begin."""
+        self._running = asyncio.create_task(self._supervise(), name=self._name)
+        self._running.add_done_callback(self._ended)
+
+    async def on_stop(self) -> None:
+        """End in order: what is in flight is drained, what is buffered is written."""
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+
+    async def _supervise(self) -> None:
+        wait = _FIRST_WAIT_S
+        while True:
+            began = asyncio.get_running_loop().time()
+            self.condition = "running"
+            try:
+                await self._run_stage()
+            except (KafkaError, RetryableError, OSError) as error:
+                if asyncio.get_running_loop().time() - began > _LONGEST_WAIT_S:
+                    wait = _FIRST_WAIT_S
+                self.condition = f"waiting: {error}"
+                log.warning("stage %s: %s; again in %.1f s", self._name, error or type(error).__name__, wait)
+                self._restarts.inc()
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, _LONGEST_WAIT_S)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is None:
+            return
+        self.condition = f"failed: {error}"
+        log.error("stage %s failed: %s", self._name, error, exc_info=error)
+        asyncio.ensure_future(self.crash(error))  # noqa: RUF006 - the service's own machinery ends the process
+
+
+def build(settings: HostSettings, stages: Mapping[str, RunStage], metrics: Metrics) -> faust.App:
+    """Make the application; `faust.Worker(app)` runs it."""
+    kafka = settings.kafka
+    app = faust.App(
+        kafka.prefix + APP,
+        broker=[f"kafka://{server}" for server in kafka.bootstrap.split(",")],
+        broker_credentials=_credentials(kafka),
+        datadir=settings.folder,
+        store="memory://",
+        topic_partitions=settings.partitions,
+        topic_allow_declare=False,  # the topics are made before the worker starts, and never by accident
+        topic_disable_leader=True,
+        consumer_auto_offset_reset="earliest",
+        web_bind=settings.web_host,
+        web_host=settings.web_host,
+        web_port=settings.web_port or 6066,
+        web_enabled=settings.web_port != 0,
+        web_in_thread=False,
+        web_cors_options=None,
+        stream_wait_empty=False,
+        broker_session_timeout=kafka.session_timeout_ms / 1000,
+        broker_heartbeat_interval=kafka.session_timeout_ms / 10_000,
+    )
+    services: list[StageService] = []
+    for name, run in stages.items():
+        service = StageService(name, run, metrics)
+        services.append(service)
+        app.service(_holder(service))
+    table = _count_dead_letters(app, settings)
+    _views(app, services, metrics, table)
+    return app
+
+
+def _holder(service: StageService) -> type[Service]:
+    """Faust takes service classes; this one stands for the instance that is made already."""
+
+    class Holder(Service):
+        abstract = False
+
+        def __init__(self, **_: Any) -> None:
+            super().__init__()
+            self.add_dependency(service)
+
+    Holder.__name__ = f"Holder{service.label}"
+    return Holder
+
+
+def _count_dead_letters(app: faust.App, settings: HostSettings) -> Any:
+    # Kept under `<partition>/<reason>`: a worker owns whole partitions of the table, as of the topic.
+    table = app.Table(TABLE, default=int, partitions=settings.partitions)
+    topic = app.topic(settings.kafka.name(DEADLETTER), value_type=bytes, value_serializer="raw")
+
+    @app.agent(topic, concurrency=1, name="dead-letters")
+    async def dead_letters(stream: Any) -> None:
+        # An exception in an agent would acknowledge its event unseen, so none may leave this loop.
+        async for event in stream.events():
+            try:
+                reason = str(orjson.loads(event.value)["failure"]["code"])
+            except (orjson.JSONDecodeError, KeyError, TypeError):
+                reason = "unreadable"
+            table[f"{event.message.partition}/{reason}"] += 1
+
+    del dead_letters
+    return table
+
+
+def _views(app: faust.App, services: list[StageService], metrics: Metrics, table: Any) -> None:
+    @app.page("/health")
+    async def health(view: View, request: Request) -> Response:
+        del request
+        states = {service.label.removeprefix("Stage: "): service.condition for service in services}
+        good = all(state == "running" for state in states.values())
+        return view.json({"ready": good, "stages": states}, status=200 if good else 503)
+
+    @app.page("/metrics")
+    async def exposition(view: View, request: Request) -> Response:
+        del request
+        return view.bytes(metrics.exposition(), content_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.page("/deadletters")
+    async def dead(view: View, request: Request) -> Response:
+        del request
+        reasons: dict[str, int] = {}
+        for key, count in table.items():
+            reason = key.partition("/")[2]
+            reasons[reason] = reasons.get(reason, 0) + count
+        return view.json(reasons)
+
+    del health, exposition, dead
+
+
+def _credentials(kafka: KafkaSettings) -> Any:
+    context = None
+    if kafka.security_protocol.endswith("SSL"):
+        context = ssl.create_default_context(cafile=kafka.ca_file)
+    if kafka.security_protocol.startswith("SASL"):
+        return faust.SASLCredentials(
+            mechanism=kafka.sasl_mechanism,
+            username=kafka.sasl_username,
+            password=kafka.sasl_password,
+            ssl_context=context,
+        )
+    return faust.SSLCredentials(context=context) if context else None

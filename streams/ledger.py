@@ -1,0 +1,163 @@
+"""The ledger: what work has been intended and ended, by idempotency scope; rebuilt from `ai.ledger` before work begins.
+
+It answers one question for each work record: is this new, is it ours that a crash interrupted, or was it taken before?
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum, auto
+from typing import Any, Final
+
+from aiokafka import TopicPartition
+from pydantic import ValidationError
+
+from evidence.records import Outcome
+from streams.kafka import KafkaSettings, consumer
+from streams.work import LedgerEntry, Work
+
+WINDOW: Final = timedelta(hours=1)
+"""How long an idempotency key is remembered after its work ended."""
+
+_OPEN_AGAIN: Final = frozenset({Outcome.FAILED, Outcome.EXPIRED})
+"""Outcomes after which the same key may try anew: no answer was given and nothing is in doubt."""
+
+_MARGIN: Final = timedelta(minutes=1)
+"""Clocks of brokers and workers may differ by this much."""
+
+_PRUNE_EVERY: Final = 1000
+"""After so many new entries the old ones are dropped."""
+
+
+class Standing(Enum):
+    """What a work record is."""
+
+    NEW = auto()
+    """Nobody has it: serve it."""
+
+    INTERRUPTED = auto()
+    """Ours, and a hosted call of it may have been made before a crash."""
+
+    ENDED = auto()
+    """Ours, and its response is written: nothing is left to do."""
+
+    DUPLICATE = auto()
+    """The same work came before: that response stands."""
+
+    CONFLICT = auto()
+    """Other work came before under the same key: this one is rejected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What the ledger says of a work record."""
+
+    standing: Standing
+    """What it is."""
+
+    entry: LedgerEntry | None
+    """What was written of its scope before."""
+
+
+class Ledger:
+    """The entries of one ledger partition."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, LedgerEntry] = {}
+        self._claimed: dict[str, tuple[str, str, str]] = {}
+        self._since_prune = 0
+
+    def claim(self, work: Work) -> Finding:
+        """Look a work record up and, where it is to be served, hold its scope for it."""
+        finding = self._find(work)
+        if finding.standing in {Standing.NEW, Standing.INTERRUPTED}:
+            self._claimed[work.scope] = (work.intake_id, work.fingerprint, work.request.request_id)
+        return finding
+
+    def holder(self, scope: str) -> str:
+        """Give the request id that holds a scope."""
+        claimed = self._claimed.get(scope)
+        return claimed[2] if claimed else self._entries[scope].request_id
+
+    def put(self, scope: str, entry: LedgerEntry, now: datetime) -> None:
+        """Take an entry that is durable."""
+        self._entries[scope] = entry
+        if entry.state == "ended":
+            self._claimed.pop(scope, None)
+        self._since_prune += 1
+        if self._since_prune >= _PRUNE_EVERY:
+            self._prune(now)
+
+    def _find(self, work: Work) -> Finding:
+        claimed = self._claimed.get(work.scope)
+        if claimed is not None:
+            same = claimed[1] == work.fingerprint
+            return Finding(Standing.DUPLICATE if same else Standing.CONFLICT, self._entries.get(work.scope))
+        entry = self._entries.get(work.scope)
+        if entry is None:
+            return Finding(Standing.NEW, None)
+        if entry.intake_id == work.intake_id:
+            return Finding(Standing.ENDED if entry.state == "ended" else Standing.INTERRUPTED, entry)
+        if entry.outcome in _OPEN_AGAIN:
+            return Finding(Standing.NEW, None)
+        same = entry.fingerprint == work.fingerprint
+        return Finding(Standing.DUPLICATE if same else Standing.CONFLICT, entry)
+
+    def _prune(self, now: datetime) -> None:
+        self._since_prune = 0
+        oldest = now - WINDOW
+        self._entries = {
+            scope: entry
+            for scope, entry in self._entries.items()
+            if entry.state == "intended" or entry.recorded_at_utc >= oldest
+        }
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+async def rebuild(
+    kafka: KafkaSettings, partition: TopicPartition, *, now: datetime, oldest_work: datetime | None
+) -> Ledger:
+    """Read a ledger partition from as far back as it matters to its end.
+
+    Args:
+        kafka: how to reach the broker.
+        partition: which one.
+        now: the time.
+        oldest_work: when the oldest unfinished work record was written: no entry of it can be older.
+
+    Raises:
+        KafkaError: the broker failed.
+    """
+    ledger = Ledger()
+    since = min(now - WINDOW, oldest_work or now) - _MARGIN
+    reader = consumer(kafka, group=None)
+    await reader.start()
+    try:
+        reader.assign([partition])
+        end = (await reader.end_offsets([partition]))[partition]
+        found = (await reader.offsets_for_times({partition: int(since.timestamp() * 1000)}))[partition]
+        if found is None or found.offset >= end:
+            return ledger
+        reader.seek(partition, found.offset)
+        while await reader.position(partition) < end:
+            read = await reader.getmany(partition, timeout_ms=1000)
+            for record in read.get(partition, ()):
+                _take(ledger, record, now)
+    finally:
+        await reader.stop()
+    return ledger
+
+
+def _take(ledger: Ledger, record: Any, now: datetime) -> None:
+    if record.key is None or record.value is None:
+        return
+    try:
+        entry = LedgerEntry.model_validate_json(record.value)
+    except ValidationError as error:
+        # Only this program writes here. Going on without the entry could repeat a disclosure, so it does not go on.
+        place = f"{record.topic}[{record.partition}] offset {record.offset}"
+        raise RuntimeError(f"the ledger record at {place} cannot be read: {error}") from error
+    ledger.put(record.key.decode(), entry, now)

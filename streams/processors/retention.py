@@ -1,0 +1,42 @@
+"""Retention: what of an answer may be kept, decided in memory before it is written anywhere (promise P6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from evidence.records import Retained
+from inference.routes import AnswerConfig
+from policy.redaction import filter_text
+from streams.processors.classification import Scanner
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is left of an answer."""
+
+    text: str
+    """What may be written; empty where the answer is withheld."""
+
+    retained: Retained
+    """What was done to it."""
+
+    withheld: bool
+    """Whether nothing of it may be kept."""
+
+
+def keep(text: str, rule: AnswerConfig, scanner: Scanner) -> Kept:
+    """Apply a route's rule to an answer.
+
+    Detectors that fail close the way: nothing is kept of an answer that could not be looked at.
+    """
+    if not rule.forbid:
+        return Kept(text, Retained(action="keep"), withheld=False)
+    result = scanner.scan_closed(text)
+    if result.failed:
+        return Kept("", Retained(action="refuse", removed=("detector_failed",)), withheld=True)
+    forbidden = tuple(finding for finding in result.findings if finding.category in rule.forbid)
+    if not forbidden:
+        return Kept(text, Retained(action="keep"), withheld=False)
+    filtered = filter_text(text, forbidden, rule.action)
+    kinds = tuple(sorted({finding.kind for finding in forbidden}))
+    return Kept(filtered.text, Retained(action=rule.action, removed=kinds), withheld=filtered.refused)

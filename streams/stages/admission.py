@@ -1,0 +1,145 @@
+"""Admission: reads requests, decides on each, and writes what follows in one transaction with the position."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from time import perf_counter
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from evidence.errors import RecordError
+from evidence.records import Outcome, Position
+from streams.kafka import KafkaSettings
+from streams.metrics import Metrics
+from streams.stages.admit import Admitted, Incoming, Rules, admit, refuse
+from streams.stages.lanes import LaneStage
+from streams.topics import REQUESTS
+from streams.transactions import Batch, Writer, committed_position
+
+log = logging.getLogger(__name__)
+
+NAME: Final = "admission"
+_BATCH: Final = 128
+"""Records of one transaction at most: its CPU time bounds how long other stages of this process wait."""
+
+_CHUNK: Final = 16
+"""After so many records the event loop gets its turn."""
+
+_POLL_MS: Final = 1000
+
+
+def stage(kafka: KafkaSettings, rules: Rules, metrics: Metrics, clock: Callable[[], datetime]) -> LaneStage:
+    """Make the stage."""
+    group = kafka.group(NAME)
+
+    def make(reader: AIOKafkaConsumer, number: int, partitions: tuple[TopicPartition, ...]) -> AdmissionLane:
+        (partition,) = partitions
+        writer = Writer(kafka, transactional_id=f"waybill-{NAME}-{number}", group=group)
+        return AdmissionLane(reader, partition, writer, rules, metrics, clock)
+
+    return LaneStage(kafka, group=group, topics=(kafka.name(REQUESTS),), make=make)
+
+
+class AdmissionLane:
+    """One partition of `ai.requests`."""
+
+    def __init__(
+        self,
+        reader: AIOKafkaConsumer,
+        partition: TopicPartition,
+        writer: Writer,
+        rules: Rules,
+        metrics: Metrics,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._reader = reader
+        self._partition = partition
+        self._writer = writer
+        self._rules = rules
+        self._metrics = metrics
+        self._clock = clock
+        self._reading: asyncio.Task[Any] | None = None
+        self._stopping = False
+
+    async def run(self) -> None:
+        """See `Lane`."""
+        await self._writer.start()
+        try:
+            position = await committed_position(self._reader, self._partition)
+            if position is not None:
+                self._reader.seek(self._partition, position)
+            while not self._stopping:
+                await self._step()
+        finally:
+            await self._writer.stop()
+
+    async def stop(self) -> None:
+        """See `Lane`; a transaction that has begun is ended."""
+        self._stopping = True
+        if self._reading is not None:
+            self._reading.cancel()
+
+    async def _step(self) -> None:
+        self._reading = asyncio.ensure_future(
+            self._reader.getmany(self._partition, timeout_ms=_POLL_MS, max_records=_BATCH)
+        )
+        try:
+            found = await self._reading
+        except asyncio.CancelledError:
+            if self._stopping and self._reading.cancelled():
+                return
+            raise
+        finally:
+            self._reading = None
+        records = found.get(self._partition, ())
+        if not records:
+            return
+        batch, results = Batch(), []
+        for place, record in enumerate(records):
+            admitted = self._admit(record)
+            batch.records.extend(admitted.records)
+            results.append(admitted)
+            if place % _CHUNK == _CHUNK - 1:
+                await asyncio.sleep(0)
+        batch.positions[self._partition] = records[-1].offset + 1
+        began = perf_counter()
+        await self._writer.write(batch)
+        self._count(records, results, perf_counter() - began)
+
+    def _admit(self, record: Any) -> Admitted:
+        now = self._clock()
+        incoming = Incoming(
+            position=Position(topic=record.topic, partition=record.partition, offset=record.offset),
+            timestamp_ms=record.timestamp,
+            value=record.value,
+            headers=record.headers,
+        )
+        try:
+            return admit(incoming, self._rules, now)
+        except Exception:
+            # A fault of ours must not stop the partition for ever: the record goes to the dead letters like a bad one.
+            log.exception("%s[%d] offset %d could not be decided", record.topic, record.partition, record.offset)
+            fault = RecordError("internal_error", "the program failed on this record; its log says how")
+            return refuse(incoming, fault, self._rules, now)
+
+    def _count(self, records: Any, results: list[Admitted], seconds: float) -> None:
+        metrics = self._metrics
+        metrics.transaction_seconds.labels(NAME).observe(seconds)
+        now_ms = self._clock().timestamp() * 1000
+        waited = metrics.stage_seconds.labels(NAME)
+        for record, admitted in zip(records, results, strict=True):
+            waited.observe(max(0.0, now_ms - record.timestamp) / 1000)
+            metrics.admitted.labels(admitted.result).inc()
+            if admitted.result == "rejected":
+                metrics.dead_letters.labels(admitted.reason).inc()
+                metrics.ended.labels(Outcome.REJECTED, "none").inc()
+            elif admitted.result == "denied":
+                metrics.ended.labels(Outcome.DENIED, "none").inc()
+        end = self._reader.highwater(self._partition)
+        if end is not None:
+            lag = max(0, end - records[-1].offset - 1)
+            metrics.lag.labels(NAME, self._partition.topic, self._partition.partition).set(lag)

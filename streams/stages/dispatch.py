@@ -1,0 +1,370 @@
+"""Dispatch: many requests in flight, one committer, positions committed up to the lowest unfinished request.
+
+A lane owns partition N of both work topics and of the ledger. What its requests have to say gathers while a transaction
+is under way and goes out together in the next one, so that a commit is shared by all who wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from time import perf_counter
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from pydantic import ValidationError
+
+from evidence.canonical import sha256_hex
+from evidence.records import Failure, Position, Stage
+from streams import envelope
+from streams.kafka import KafkaSettings
+from streams.ledger import Ledger, rebuild
+from streams.metrics import Metrics
+from streams.response import DeadLetter
+from streams.stages.admit import outgoing
+from streams.stages.lanes import LaneStage
+from streams.stages.serve import Kitchen, Served, Serving
+from streams.story import event_id, intake_id, span_id, traceparent
+from streams.topics import DEADLETTER, LEDGER, WORK_HOSTED, WORK_LOCAL
+from streams.transactions import Batch, Outgoing, Writer, committed_position
+from streams.watermark import Watermark
+from streams.work import Work
+
+log = logging.getLogger(__name__)
+
+NAME: Final = "dispatch"
+_BATCH: Final = 64
+"""Work records taken at once at most."""
+
+_PEEK_MS: Final = 5000
+"""How long the first unfinished work record may take to arrive."""
+
+_POLL_MS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much may be in flight in this worker."""
+
+    local: int = 8
+    """Requests to local models."""
+
+    hosted: int = 256
+    """Requests to hosted providers."""
+
+    drain_s: float = 20.0
+    """Seconds that requests in flight get to end when the worker stops or loses its partitions."""
+
+
+class Gate:
+    """Counts what is in flight on one side of the boundary."""
+
+    def __init__(self, limit: int, metrics: Metrics, placement: str) -> None:
+        self._limit = limit
+        self._count = 0
+        self._free = asyncio.Event()
+        self._free.set()
+        self._gauge = metrics.in_flight.labels(placement)
+
+    async def room(self) -> int:
+        """Wait until there is room; give how much."""
+        await self._free.wait()
+        return self._limit - self._count
+
+    def enter(self) -> None:
+        """Take a place; may go past the limit by the records that were read already."""
+        self._count += 1
+        self._gauge.set(self._count)
+        if self._count >= self._limit:
+            self._free.clear()
+
+    def leave(self) -> None:
+        """Give a place back."""
+        self._count -= 1
+        self._gauge.set(self._count)
+        if self._count < self._limit:
+            self._free.set()
+
+
+def stage(kafka: KafkaSettings, kitchen: Kitchen, limits: Limits, log_id: str) -> LaneStage:
+    """Make the stage."""
+    group = kafka.group(NAME)
+    gates = {
+        kafka.name(WORK_LOCAL): Gate(limits.local, kitchen.metrics, "local"),
+        kafka.name(WORK_HOSTED): Gate(limits.hosted, kitchen.metrics, "hosted"),
+    }
+
+    def make(reader: AIOKafkaConsumer, number: int, partitions: tuple[TopicPartition, ...]) -> DispatchLane:
+        if len(partitions) != len(gates):
+            raise RuntimeError(f"partition {number} of the work topics was split between workers: {partitions}")
+        writer = Writer(kafka, transactional_id=f"waybill-{NAME}-{number}", group=group)
+        return DispatchLane(kafka, reader, number, partitions, writer, kitchen, gates, limits, log_id)
+
+    return LaneStage(kafka, group=group, topics=tuple(gates), make=make)
+
+
+@dataclass(slots=True)
+class _Pending:
+    """What waits for the next transaction."""
+
+    records: list[Outgoing] = field(default_factory=list)
+    waiting: list[asyncio.Future[None]] = field(default_factory=list)
+    ended: list[tuple[TopicPartition, int]] = field(default_factory=list)
+    served: list[tuple[str, Served]] = field(default_factory=list)
+
+
+class DispatchLane:
+    """Partition N of the work topics and of the ledger."""
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        reader: AIOKafkaConsumer,
+        number: int,
+        partitions: tuple[TopicPartition, ...],
+        writer: Writer,
+        kitchen: Kitchen,
+        gates: dict[str, Gate],
+        limits: Limits,
+        log_id: str,
+    ) -> None:
+        self._kafka = kafka
+        self._reader = reader
+        self._ledger_partition = TopicPartition(kafka.name(LEDGER), number)
+        self._partitions = partitions
+        self._writer = writer
+        self._kitchen = kitchen
+        self._gates = gates
+        self._limits = limits
+        self._log_id = log_id
+        self._ledger = Ledger()
+        self._marks = {partition: Watermark() for partition in partitions}
+        self._committed: dict[TopicPartition, int] = {}
+        self._pending = _Pending()
+        self._something = asyncio.Event()
+        self._serving: set[asyncio.Task[None]] = set()
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """See `Lane`."""
+        await self._writer.start()
+        try:
+            await self._recover()
+            workers = [asyncio.create_task(self._pull(partition)) for partition in self._partitions]
+            committer = asyncio.create_task(self._commit_for_ever())
+            stop = asyncio.create_task(self._stop.wait())
+            try:
+                done, _ = await asyncio.wait({*workers, committer, stop}, return_when=asyncio.FIRST_COMPLETED)
+                await _cancel(workers)
+                if stop in done:
+                    await self._drain(committer)
+                for task in done:
+                    task.result()
+            finally:
+                await _cancel([*workers, stop, *self._serving, committer])
+        finally:
+            await self._writer.stop()
+
+    async def stop(self) -> None:
+        """See `Lane`."""
+        self._stop.set()
+
+    async def _recover(self) -> None:
+        """Go to the committed positions and learn what was intended and ended beyond them."""
+        for partition in self._partitions:
+            position = await committed_position(self._reader, partition)
+            if position is not None:
+                self._reader.seek(partition, position)
+        ends = await self._reader.end_offsets(list(self._partitions))
+        oldest: datetime | None = None
+        for partition, end in ends.items():
+            position = await self._reader.position(partition)
+            if position >= end:
+                continue
+            first = await self._reader.getmany(partition, timeout_ms=_PEEK_MS, max_records=1)
+            self._reader.seek(partition, position)
+            # With unfinished work that does not show itself in time, the whole ledger is read.
+            when = first[partition][0].timestamp / 1000 if first.get(partition) else 0.0
+            begun = datetime.fromtimestamp(when, UTC)
+            oldest = begun if oldest is None else min(oldest, begun)
+        self._ledger = await rebuild(self._kafka, self._ledger_partition, now=self._kitchen.clock(), oldest_work=oldest)
+
+    async def _pull(self, partition: TopicPartition) -> None:
+        gate = self._gates[partition.topic]
+        mark = self._marks[partition]
+        while True:
+            room = await gate.room()
+            found = await self._reader.getmany(partition, timeout_ms=_POLL_MS, max_records=min(room, _BATCH))
+            for record in found.get(partition, ()):
+                mark.begin(record.offset)
+                gate.enter()
+                task = asyncio.create_task(self._serve(partition, record, gate))
+                self._serving.add(task)
+                task.add_done_callback(self._serving.discard)
+            end = self._reader.highwater(partition)
+            if end is not None:
+                lag = max(0, end - await self._reader.position(partition))
+                self._kitchen.metrics.lag.labels(NAME, partition.topic, partition.partition).set(lag)
+
+    async def _serve(self, partition: TopicPartition, record: Any, gate: Gate) -> None:
+        try:
+            try:
+                work = Work.model_validate_json(record.value)
+            except ValidationError as error:
+                await self._finish(partition, record.offset, self._bad_work(record, error))
+                return
+            place = Position(topic=partition.topic, partition=partition.partition, offset=record.offset)
+            now = self._kitchen.clock()
+            self._kitchen.metrics.stage_seconds.labels("queue").observe(
+                max(0.0, (now - work.admitted_at_utc).total_seconds())
+            )
+            finding = self._ledger.claim(work)
+            holder = self._ledger.holder(work.scope) if finding.standing.name in {"DUPLICATE", "CONFLICT"} else None
+            served = await Serving(self._kitchen, work, place, self._commit).run(finding, holder)
+            if served is None:
+                await self._finish(partition, record.offset, [])
+                return
+            began = perf_counter()
+            await self._finish(partition, record.offset, served.records, work.scope, served)
+            metrics = self._kitchen.metrics
+            metrics.stage_seconds.labels("finish").observe(perf_counter() - began)
+            spent = (self._kitchen.clock() - work.admitted_at_utc).total_seconds()
+            metrics.stage_seconds.labels("total").observe(max(0.0, spent))
+            metrics.ended.labels(served.outcome, served.placement).inc()
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            # One way back to work: the lane ends, the stage starts again from what is committed.
+            log.exception("%s[%d] offset %d could not be served", *partition, record.offset)
+            self._fail(error)
+        finally:
+            gate.leave()
+
+    async def _commit(self, records: Sequence[Outgoing]) -> None:
+        """Make records durable; returns when the transaction that holds them is committed."""
+        waiting = asyncio.get_running_loop().create_future()
+        self._pending.records.extend(records)
+        self._pending.waiting.append(waiting)
+        self._something.set()
+        await waiting
+
+    async def _finish(
+        self,
+        partition: TopicPartition,
+        offset: int,
+        records: Sequence[Outgoing],
+        scope: str | None = None,
+        served: Served | None = None,
+    ) -> None:
+        self._pending.ended.append((partition, offset))
+        if scope is not None and served is not None:
+            self._pending.served.append((scope, served))
+        await self._commit(records)
+
+    def _fail(self, error: BaseException) -> None:
+        _disappoint(self._pending, error)
+        self._failure = error
+        self._something.set()
+
+    _failure: BaseException | None = None
+
+    async def _commit_for_ever(self) -> None:
+        while True:
+            await self._something.wait()
+            self._something.clear()
+            if self._failure is not None:
+                raise self._failure
+            # Let everyone who is ready say what they have: one transaction serves them all.
+            await asyncio.sleep(0)
+            pending, self._pending = self._pending, _Pending()
+            await self._commit_once(pending)
+
+    async def _commit_once(self, pending: _Pending) -> None:
+        positions = self._positions(pending)
+        began = perf_counter()
+        try:
+            await self._writer.write(Batch(pending.records, positions))
+        except BaseException as error:
+            _disappoint(pending, error)
+            raise
+        self._committed.update(positions)
+        self._kitchen.metrics.transaction_seconds.labels(NAME).observe(perf_counter() - began)
+        now = self._kitchen.clock()
+        for scope, served in pending.served:
+            if served.entry is not None:
+                self._ledger.put(scope, served.entry, now)
+        for waiting in pending.waiting:
+            if not waiting.done():
+                waiting.set_result(None)
+
+    def _positions(self, pending: _Pending) -> dict[TopicPartition, int]:
+        for partition, offset in pending.ended:
+            self._marks[partition].end(offset)
+        found = {partition: self._marks[partition].position for partition, _ in pending.ended}
+        return {
+            partition: position
+            for partition, position in found.items()
+            if position is not None and position != self._committed.get(partition)
+        }
+
+    async def _drain(self, committer: asyncio.Task[None]) -> None:
+        """Let what is in flight end; what does not end in time is left to the next owner, who finds its intent."""
+        if not self._serving:
+            return
+        serving = asyncio.gather(*self._serving, return_exceptions=True)
+        waited: set[asyncio.Future[Any]] = {serving, committer}
+        await asyncio.wait(waited, timeout=self._limits.drain_s, return_when=asyncio.FIRST_COMPLETED)
+        if not serving.done():
+            log.warning("%d requests were still in flight after %.0f s", len(self._serving), self._limits.drain_s)
+            serving.cancel()
+
+    def _bad_work(self, record: Any, error: ValidationError) -> list[Outgoing]:
+        """Send a work record that cannot be read to the dead letters; nobody but this program should write there."""
+        now = self._kitchen.clock()
+        value = record.value or b""
+        self._kitchen.metrics.dead_letters.labels("bad_work").inc()
+        letter = DeadLetter(
+            source=Position(topic=record.topic, partition=record.partition, offset=record.offset),
+            source_timestamp_ms=record.timestamp,
+            failure=Failure(code="bad_work", message=f"not a work record: {error.error_count()} fields are wrong"),
+            payload_sha256=sha256_hex(value),
+            payload_bytes=len(value),
+            recorded_at_utc=now,
+            stage=Stage.DISPATCH,
+        )
+        intake = intake_id(self._log_id, record.topic, record.partition, record.offset, record.timestamp)
+        hop = traceparent(intake, span_id(intake, "dispatch"))
+        source = f"/waybill/{self._kitchen.site}/dispatch"
+        return [
+            outgoing(
+                self._kafka.name(DEADLETTER),
+                record.key or intake.encode(),
+                letter.to_json(),
+                envelope.DEADLETTER_TYPE,
+                event_id(intake, 0),
+                source,
+                now,
+                intake,
+                hop,
+            )
+        ]
+
+
+def _disappoint(pending: _Pending, error: BaseException) -> None:
+    """Tell everyone who waits for a transaction that it failed."""
+    for waiting in pending.waiting:
+        if waiting.done():
+            continue
+        if isinstance(error, asyncio.CancelledError):
+            waiting.cancel()
+        else:
+            waiting.set_exception(error)
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,162 @@
+"""Transactions: what a stage read, and all that it wrote because of it, become visible together or not at all.
+
+One writer belongs to one input partition. Its transactional id is derived from that partition alone, so that a new
+owner of the partition fences the old one before it reads where the old one stopped. (aiokafka speaks the first version
+of TxnOffsetCommit, which carries no group generation: a writer shared by partitions could not be fenced.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Self
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
+from aiokafka.partitioner import murmur2
+
+from evidence.errors import RecordError
+from streams.envelope import Headers
+from streams.kafka import MAX_RECORD_BYTES, KafkaSettings, producer
+
+_OVERHEAD_BYTES: Final = 512
+"""Room for what a batch adds to one record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One record to be written."""
+
+    topic: str
+    """Topic, by its name on the broker."""
+
+    key: bytes
+    """Decides the partition."""
+
+    value: bytes
+    """The data."""
+
+    headers: Headers
+    """CloudEvents and trace context."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one transaction writes, and the positions that it commits."""
+
+    records: list[Outgoing] = field(default_factory=list)
+    """In order; order is kept within a partition."""
+
+    positions: dict[TopicPartition, int] = field(default_factory=dict)
+    """The offset of the next record to be read, by input partition."""
+
+
+class Writer:
+    """Writes batches in transactions, one after the other."""
+
+    def __init__(self, settings: KafkaSettings, *, transactional_id: str, group: str) -> None:
+        self._settings = settings
+        self._transactional_id = settings.prefix + transactional_id
+        self._group = group
+        self._producer: AIOKafkaProducer | None = None
+        self._partitions: dict[str, int] = {}
+
+    async def start(self) -> Self:
+        """Connect, and fence whoever held this writer's identity; their open transaction is aborted first."""
+        made = producer(self._settings, transactional_id=self._transactional_id)
+        try:
+            await made.start()
+        except BaseException:
+            await made.stop()
+            raise
+        self._producer = made
+        return self
+
+    async def stop(self) -> None:
+        """Disconnect; safe to call twice."""
+        made, self._producer = self._producer, None
+        if made is not None:
+            await made.stop()
+
+    async def write(self, batch: Batch) -> None:
+        """Write a batch in one transaction; when this returns, it is committed on all in-sync replicas.
+
+        Raises:
+            KafkaError: nothing of the batch is visible; a fenced writer has to stop.
+        """
+        if not batch.records and not batch.positions:
+            return
+        made = self._running()
+        await made.begin_transaction()
+        try:
+            delivered = await self._send(made, batch.records)
+            if batch.positions:
+                await made.send_offsets_to_transaction(batch.positions, self._group)
+            for future in delivered:
+                await future
+        except BaseException as error:
+            await _abort(made, error)
+            raise
+        await made.commit_transaction()
+
+    async def _send(self, made: AIOKafkaProducer, records: list[Outgoing]) -> list[asyncio.Future[Any]]:
+        open_batches: dict[tuple[str, int], Any] = {}
+        delivered: list[asyncio.Future[Any]] = []
+        for record in records:
+            place = record.topic, await self._partition(made, record.topic, record.key)
+            builder = open_batches.get(place)
+            if builder is None:
+                builder = open_batches[place] = made.create_batch()
+            if _append(builder, record) is None:
+                # Full: hand it over and go on in a new one; batches of one partition keep their order.
+                delivered.append(await made.send_batch(builder, place[0], partition=place[1]))
+                builder = open_batches[place] = made.create_batch()
+                if _append(builder, record) is None:
+                    raise RecordError("too_large", f"a record of {len(record.value)} bytes does not fit a batch")
+        for (topic, partition), builder in open_batches.items():
+            delivered.append(await made.send_batch(builder, topic, partition=partition))
+        return delivered
+
+    async def _partition(self, made: AIOKafkaProducer, topic: str, key: bytes) -> int:
+        count = self._partitions.get(topic)
+        if count is None:
+            count = self._partitions[topic] = len(await made.partitions_for(topic))
+        return partition_of(key, count)
+
+    def _running(self) -> AIOKafkaProducer:
+        if self._producer is None:
+            raise RuntimeError("the writer has not been started")
+        return self._producer
+
+
+def partition_of(key: bytes, count: int) -> int:
+    """Give the partition of a key, as Kafka's own clients choose it."""
+    return 0 if count == 1 else (murmur2(key) & 0x7FFFFFFF) % count
+
+
+def fits(value: bytes, headers: Headers) -> bool:
+    """Say whether a record can be written at all."""
+    size = len(value) + sum(len(name) + len(content) for name, content in headers)
+    return size + _OVERHEAD_BYTES <= MAX_RECORD_BYTES
+
+
+async def committed_position(consumer: Any, partition: TopicPartition) -> int | None:
+    """Give where a group goes on in a partition; asked after fencing, so that no predecessor can still move it."""
+    found: int | None = await consumer.committed(partition)
+    return found
+
+
+async def _abort(made: AIOKafkaProducer, cause: BaseException) -> None:
+    try:
+        await made.abort_transaction()
+    except (KafkaError, asyncio.CancelledError) as error:
+        # The broker ends it at the latest when the next owner starts; what matters is the first cause.
+        cause.add_note(f"the transaction could not be aborted here: {error!r}")
+
+
+def _append(builder: Any, record: Outgoing) -> Mapping[str, Any] | None:
+    appended: Mapping[str, Any] | None = builder.append(
+        timestamp=None, key=record.key, value=record.value, headers=record.headers
+    )
+    return appended

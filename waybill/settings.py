@@ -1,0 +1,202 @@
+"""Settings: the one place that reads the environment. Every setting is `WAYBILL_<NAME>`; an unknown one is an error.
+
+`docs/settings.md` lists them all, and a test compares it with this module.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from evidence.errors import ConfigError
+from streams.kafka import KafkaSettings
+from streams.processors.routing import Endpoint
+
+PREFIX: Final = "WAYBILL_"
+LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class EndpointConfig(BaseModel):
+    """A place where models answer: `WAYBILL_ENDPOINTS__<NAME>__KIND`, `__URL`, `__PROVIDER`, `__KEY`, `__KEY_FILE`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["triton", "in-process", "openai"]
+    """What it speaks: Triton's gRPC, OpenAI-compatible chat completions, or nothing: the model runs in this process."""
+    url: str = ""
+    """`HOST:PORT` for Triton; the base URL, ending before `/chat/completions`, for OpenAI-compatible."""
+    provider: str = ""
+    """Who runs it, as evidence names it; defaults to the kind."""
+    key: SecretStr | None = None
+    """The workload's own key (never a user's); prefer KEY_FILE, which keeps it out of the environment."""
+    key_file: Path | None = None
+    """A file that holds the key."""
+    allow_plaintext: bool = False
+    """Whether an address off this machine may be spoken to without TLS (a private network of your own)."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> EndpointConfig:
+        if self.kind != "in-process" and not self.url:
+            raise ValueError(f"an endpoint of kind {self.kind} needs a URL")
+        if self.key is not None and self.key_file is not None:
+            raise ValueError("give KEY or KEY_FILE, not both")
+        return self
+
+    def secret(self) -> SecretStr | None:
+        """Give the key.
+
+        Raises:
+            ConfigError: the key's file cannot be read or is empty.
+        """
+        if self.key_file is None:
+            return self.key
+        try:
+            text = self.key_file.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ConfigError(f"cannot read the key file {self.key_file}: {error.strerror}") from error
+        if not text:
+            raise ConfigError(f"the key file {self.key_file} is empty")
+        return SecretStr(text)
+
+    def described(self, name: str) -> Endpoint:
+        """Give what routing must know of it."""
+        encryption: Literal["tls", "loopback"] = "tls" if urlsplit(self.url).scheme == "https" else "loopback"
+        return Endpoint(name=name, provider=self.provider or self.kind, encryption=encryption)
+
+
+class Settings(BaseSettings):
+    """What a deployment sets."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+
+    home: Path = Path(".waybill")
+    """Folder that holds all that a run writes."""
+    site: str = Field(default="local", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    """Name of this place; a column of every evidence row."""
+    routes: Path = Path("config/routes.yaml")
+    """The route table."""
+    endpoints: dict[str, EndpointConfig] = Field(default_factory=dict)
+    """Places where models answer, by name."""
+    kafka: str = "127.0.0.1:9092"
+    """The broker, `HOST:PORT`, several separated by commas."""
+    kafka_prefix: str = ""
+    """Put before the names of topics, groups and transactions, so that several pipelines share one cluster."""
+    kafka_security: Literal["PLAINTEXT", "SSL", "SASL_SSL", "SASL_PLAINTEXT"] = "PLAINTEXT"
+    """Security protocol of the broker."""
+    kafka_ca_file: Path | None = None
+    """Certificate authority of the broker; the system's if absent."""
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    """SASL mechanism."""
+    kafka_user: str | None = None
+    """SASL user."""
+    kafka_password_file: Path | None = None
+    """File that holds the SASL password."""
+    partitions: int = Field(default=4, ge=1, le=1024)
+    """Partitions of each topic that `waybill topics create` makes."""
+    replication: int = Field(default=1, ge=1, le=9)
+    """Copies of each partition; from 3 on, two must have a record before it counts as written."""
+    log_id: str | None = None
+    """Which log the offsets belong to; the cluster's own id if absent."""
+    max_request_bytes: int = Field(default=262_144, ge=1024, le=900_000)
+    """Largest request that admission takes, in bytes."""
+    max_local: int = Field(default=8, ge=1, le=10_000)
+    """Requests to local models that one worker has in flight."""
+    max_hosted: int = Field(default=256, ge=1, le=10_000)
+    """Requests to hosted providers that one worker has in flight."""
+    drain_seconds: float = Field(default=20.0, ge=0, le=600)
+    """How long requests in flight get to end when a worker stops."""
+    freshness_seconds: float = Field(default=5.0, ge=0.5, le=3600)
+    """How old evidence may be at most before it can be queried."""
+    sink_rows: int = Field(default=50_000, ge=1, le=1_000_000)
+    """Rows of one Parquet file at most."""
+    web_host: str = "127.0.0.1"
+    """Where health and metrics are served."""
+    web_port: int = Field(default=6066, ge=0, le=65_535)
+    """Port of health and metrics."""
+    otlp_endpoint: str | None = None
+    """Base URL of an OpenTelemetry collector (OTLP over HTTP); spans are exported where it is set."""
+    sql_seconds: float = Field(default=30.0, gt=0, le=3600)
+    """Time limit of one SQL query."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take flags first and then the environment; no file is read behind the user's back."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return init_settings, env_settings
+
+    @property
+    def evidence(self) -> Path:
+        """The evidence store's folder."""
+        return self.home / "evidence"
+
+    def kafka_settings(self) -> KafkaSettings:
+        """Give what Kafka clients need.
+
+        Raises:
+            ConfigError: the password file cannot be read, or user and password do not come together.
+        """
+        password = None
+        if self.kafka_password_file is not None:
+            try:
+                password = self.kafka_password_file.read_text(encoding="utf-8").strip()
+            except OSError as error:
+                raise ConfigError(f"cannot read {self.kafka_password_file}: {error.strerror}") from error
+        if self.kafka_security.startswith("SASL") and not (self.kafka_user and password):
+            raise ConfigError(
+                "WAYBILL_KAFKA_USER and WAYBILL_KAFKA_PASSWORD_FILE are needed with " + self.kafka_security
+            )
+        return KafkaSettings(
+            bootstrap=self.kafka,
+            prefix=self.kafka_prefix,
+            security_protocol=self.kafka_security,
+            ca_file=str(self.kafka_ca_file) if self.kafka_ca_file else None,
+            sasl_mechanism=self.kafka_sasl_mechanism,
+            sasl_username=self.kafka_user,
+            sasl_password=password,
+        )
+
+
+def load(environment: Mapping[str, str] | None = None, **flags: Any) -> Settings:
+    """Read the settings.
+
+    Args:
+        environment: where variables are looked for unknown names; the process's own if None.
+        **flags: what the command line says; None means that it says nothing.
+
+    Raises:
+        ConfigError: a setting is unknown or wrong; the text names each and never repeats its value.
+    """
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    nested = PREFIX + "ENDPOINTS__"
+    for name in environment if environment is not None else os.environ:
+        if name.startswith(PREFIX) and name not in known and not name.startswith(nested):
+            raise ConfigError(f"unknown setting {name}; docs/settings.md lists all settings")
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        lines = [f"  {_variable(item['loc'])}: {item['msg']}" for item in error.errors(include_input=False)]
+        raise ConfigError("\n".join(["these settings are wrong:", *lines])) from error
+
+
+def child_environment(**changes: str) -> dict[str, str]:
+    """Give the environment for a program that this one starts: its own, with changes."""
+    return {**os.environ, **changes}
+
+
+def _variable(where: tuple[int | str, ...]) -> str:
+    return PREFIX + "__".join(str(part) for part in where).upper()
