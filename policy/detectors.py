@@ -1,0 +1,199 @@
+"""Classification by what a text holds: personal data, account numbers and secrets, with their exact places.
+
+One pass of an RE2 set says which kinds could be there at all; most texts stop here. Only for those kinds, spans are searched
+and checked (checksums, issued ranges, shapes, entropy).
+
+What stays out of reach: names and postal addresses in prose, and anything split over several texts. The caller joins the
+parts of one request (with a line end between them) before it scans; an identifier that is cut across two *messages* is not
+found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import reduce
+
+import re2
+
+from evidence.errors import PermanentError
+from policy import numbers
+from policy.folding import fold, offsets
+from policy.kinds import KINDS, Category
+from policy.labels import HIGHEST, DataClass, join
+from policy.patterns import FINDERS, Finder
+
+_BLANK = "\x1e"
+"""Overwrites what has been found before the next look; like a placeholder, it can be part of no finding."""
+
+_ROUNDS = 16
+"""How often a text is looked at again; more than this means that somebody plays with the scanner."""
+
+_NUMBERS = -1
+
+
+class DetectionError(PermanentError):
+    """A text could not be scanned; the caller treats it as the highest class (`scan_closed` does)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that a text holds."""
+
+    kind: str
+    """What it is: a name in `policy.kinds.KINDS`."""
+
+    start: int
+    """Where it begins, in characters of the text as given."""
+
+    end: int
+    """Where it ends, exclusive; greater than `start`."""
+
+    @property
+    def category(self) -> Category:
+        """The family of its kind."""
+        return KINDS[self.kind].category
+
+    @property
+    def data_class(self) -> DataClass:
+        """The least class of a text that holds it."""
+        return KINDS[self.kind].data_class
+
+
+@dataclass(frozen=True, slots=True)
+class ScanResult:
+    """What a scan that never raises has to say."""
+
+    findings: tuple[Finding, ...]
+    """What was found, in order; empty where the scan failed."""
+
+    failed: bool
+    """True where the scan failed, so that nothing is known about the text."""
+
+    @property
+    def data_class(self) -> DataClass:
+        """The class that the content implies: the highest one where the scan failed."""
+        return HIGHEST if self.failed else effective(DataClass.PUBLIC, self.findings)
+
+
+def effective(declared: DataClass, findings: Iterable[Finding]) -> DataClass:
+    """Give the class that counts: the higher of what was declared and what was found."""
+    return reduce(join, (finding.data_class for finding in findings), declared)
+
+
+class Detectors:
+    """All detectors, compiled once; immutable afterwards, so that threads and tasks share one."""
+
+    def __init__(self, *, max_memory: int = 32 << 20) -> None:
+        """Compile the prefilter.
+
+        Args:
+            max_memory: bytes that the automaton may use.
+
+        Raises:
+            DetectionError: the patterns do not compile within `max_memory`.
+        """
+        options = re2.Options()
+        options.encoding = re2.Options.Encoding.LATIN1
+        options.max_mem = max_memory
+        options.log_errors = False
+        by_trigger: dict[bytes, list[int]] = {numbers.TRIGGER: [_NUMBERS]}
+        for index, finder in enumerate(FINDERS):
+            by_trigger.setdefault(finder.trigger, []).append(index)
+        self._set = re2.Set.SearchSet(options)
+        self._wanted = tuple(tuple(indices) for indices in by_trigger.values())
+        try:
+            for trigger in by_trigger:
+                self._set.Add(trigger)
+            # RE2 reports "out of memory" in the same way as "no match" (google/re2 issue 136). An expression that always
+            # matches tells them apart: where it is missing from the answer, there was no answer.
+            self._sentinel: int = self._set.Add(rb"\z")
+            self._set.Compile()
+        except re2.error as error:
+            raise DetectionError(f"the detectors do not compile within {max_memory} bytes: give more") from error
+
+    def scan(self, text: str) -> tuple[Finding, ...]:
+        """Find everything in a text.
+
+        Findings come sorted and do not overlap. Where candidates overlap, their union becomes one finding, so that no part
+        of either stays behind; it takes the kind with the highest class, then the longest candidate, then the order of
+        `KINDS`. What is found is blanked and the rest looked at again until nothing more appears: removing a finding never
+        uncovers another.
+
+        Raises:
+            DetectionError: the text could not be scanned; treat it as the highest class.
+        """
+        folded = fold(text)
+        wanted = self._triggered(folded.encode("ascii"))
+        if not wanted:
+            return ()
+        found: list[Finding] = []
+        for _ in range(_ROUNDS):
+            fresh = _merge(_candidates(folded, wanted))
+            if not fresh:
+                break
+            found.extend(fresh)
+            for finding in fresh:
+                folded = folded[: finding.start] + _BLANK * (finding.end - finding.start) + folded[finding.end :]
+            wanted = self._triggered(folded.encode("ascii"))
+        else:
+            raise DetectionError(
+                f"the text still shows new findings after {_ROUNDS} looks: treat it as the highest class"
+            )
+        if not found:
+            return ()
+        back = offsets(text)
+        return _merge([Finding(finding.kind, *back.span(finding.start, finding.end)) for finding in found])
+
+    def scan_closed(self, text: str) -> ScanResult:
+        """Scan without ever raising: any failure is reported as such, and counts as the highest class."""
+        try:
+            return ScanResult(self.scan(text), failed=False)
+        except Exception:  # noqa: BLE001 - whatever went wrong, nothing is known about the text: fail closed
+            return ScanResult((), failed=True)
+
+    def _triggered(self, data: bytes) -> list[int]:
+        """Give the finders that could find something."""
+        hits = self._set.Match(data) or ()
+        if self._sentinel not in hits:
+            raise DetectionError("the prefilter ran out of memory on this text: treat it as the highest class")
+        if len(hits) == 1:
+            return []
+        return [index for hit in hits if hit != self._sentinel for index in self._wanted[hit]]
+
+
+def _candidates(text: str, wanted: Iterable[int]) -> list[Finding]:
+    data = text.encode("ascii")
+    found: list[Finding] = []
+    for index in wanted:
+        if index == _NUMBERS:
+            found.extend(Finding(number.kind, number.start, number.end) for number in numbers.find(text, data))
+        else:
+            finder: Finder = FINDERS[index]
+            found.extend(Finding(finder.kind, start, end) for start, end in finder.find(text, data))
+    return found
+
+
+_ORDER = {kind: index for index, kind in enumerate(KINDS)}
+
+
+def _merge(candidates: list[Finding]) -> tuple[Finding, ...]:
+    """Join overlapping candidates into unions that carry the most telling kind."""
+    merged: list[Finding] = []
+    best: Finding | None = None
+    end = start = 0
+    for candidate in sorted(candidates, key=lambda finding: (finding.start, -finding.end)):
+        if best is not None and candidate.start < end:
+            best = max(best, candidate, key=_weight)
+            end = max(end, candidate.end)
+            continue
+        if best is not None:
+            merged.append(Finding(best.kind, start, end))
+        best, start, end = candidate, candidate.start, candidate.end
+    if best is not None:
+        merged.append(Finding(best.kind, start, end))
+    return tuple(merged)
+
+
+def _weight(finding: Finding) -> tuple[int, int, int]:
+    return finding.data_class.rank, finding.end - finding.start, -_ORDER[finding.kind]

@@ -1,0 +1,98 @@
+"""Text as detectors see it: plain ASCII, with a way back to the offsets of the original.
+
+Full-width digits, zero-width characters, accents, exotic dashes and spaces, and the commonest look-alike letters all
+become what they look like, so that one pattern finds every spelling. Folding is paid for only where `not text.isascii()`,
+and the way back is built only where a pattern hit. Not folded: look-alikes beyond the table below, text drawn in other
+ways (leetspeak, base64, images).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+OPAQUE = "\x1f"
+"""Stands for a character with no ASCII likeness: neither a word character, nor a space, nor a separator."""
+
+_CACHED = 8192
+"""Characters whose folding is remembered; bounded, because the text is written by others."""
+
+_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2043\u2212\u2e3a\ufe58\ufe63\uff0d"
+_LOOKALIKES = str.maketrans(
+    "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0455\u0458\u0501\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0425\u03bf\u039f\u0391\u0392\u0395\u0397\u0399\u039a\u039c\u039d\u03a1\u03a4\u03a7\u0131",
+    "aeopcyxisjdABEKMHOPCTXoOABEHIKMNPTXi",
+)
+
+
+def _fold_character(character: str) -> str:
+    """Give the ASCII text (perhaps empty, perhaps several characters) that a character looks like."""
+    if character.isascii():
+        return character
+    if character in _DASHES:
+        return "-"
+    looks = character.translate(_LOOKALIKES)
+    if looks.isascii():
+        return looks
+    category = unicodedata.category(character)
+    if category in ("Cf", "Mn", "Me"):
+        return ""  # zero-width characters, soft hyphens, combining marks, keycap frames
+    if category == "Zs":
+        return " "
+    if category in ("Zl", "Zp") or character == "\x85":
+        return "\n"
+    if category == "Nd":
+        return str(unicodedata.decimal(character))
+    spelled = unicodedata.normalize("NFKD", character)
+    if spelled != character:
+        return "".join(_fold_character(part) for part in spelled)
+    # A letter of a cased script may be part of an address (an internationalised domain); a letter of any other script
+    # has no word boundary of its own and must not hide the number or the address that it touches.
+    return "z" if category in ("Ll", "Lu", "Lt") else OPAQUE
+
+
+class _Table(dict[int, str]):
+    """A translation table that fills itself; `str.translate` asks it once for each new character."""
+
+    def __missing__(self, code: int) -> str:
+        folded = _fold_character(chr(code))
+        if len(self) < _CACHED:
+            self[code] = folded
+        return folded
+
+
+_TABLE = _Table((code, chr(code)) for code in range(128))
+_FOREIGN = re.compile(r"[^\x00-\x7f]+")
+
+
+def _fold_run(run: re.Match[str]) -> str:
+    return run.group().translate(_TABLE)  # most texts have a few foreign characters: only these cost a look-up
+
+
+@dataclass(frozen=True, slots=True)
+class Offsets:
+    """The way from offsets in folded text back to the original."""
+
+    origin: tuple[int, ...] | None
+    """For each folded character the index of its original; None where both texts have the same offsets."""
+
+    def span(self, start: int, end: int) -> tuple[int, int]:
+        """Give the smallest span of the original that holds the folded span [start, end); never an empty one."""
+        if self.origin is None:
+            return start, end
+        return self.origin[start], self.origin[end - 1] + 1
+
+
+def fold(text: str) -> str:
+    """Give the ASCII form of a text; ASCII text is returned as it is."""
+    return text if text.isascii() else _FOREIGN.sub(_fold_run, text)
+
+
+def offsets(text: str) -> Offsets:
+    """Build the way back for `fold(text)`."""
+    if text.isascii():
+        return Offsets(None)
+    origin: list[int] = []
+    for index, character in enumerate(text):
+        origin.extend([index] * len(_TABLE[ord(character)]))
+    return Offsets(tuple(origin))

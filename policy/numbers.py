@@ -1,0 +1,261 @@
+"""Identifiers made of digits: cards, telephone numbers, social security, health and identity numbers, IMEI.
+
+They share one reading. A *run* is a stretch of digits with at most three separators between neighbours (spaces, dashes,
+dots, brackets, slashes, line breaks); it falls into *groups*, and each identifier is a window of whole groups whose digits
+pass its check and whose shape is one that people write. The work is linear in the length of the text: a window never has
+more than 19 digits.
+
+The text is folded ASCII (`policy.folding`), so that byte offsets are character offsets.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import re2
+
+from policy import validators
+from policy.dialling import country_digits
+
+TRIGGER = rb"\d(?:[ \t\r\n.()/_-]{0,3}\d){6}"
+"""What the prefilter looks for: the beginning of a run of at least seven digits."""
+
+_RUN = re2.compile(rb"\d(?:[ \t\r\n.()/_-]{0,3}\d){6}(?:[ \t\r\n.()/_-]{0,3}\d)*")
+_GROUP = re.compile(r"\d+")
+_LONGEST = 19
+_SPANISH = frozenset((7, 8))
+_CHECKED = frozenset((9, 10, *range(13, 20)))
+_SIZES = frozenset(range(7, 20))
+"""How many digits each family of identifiers has; all other windows are passed over."""
+
+_WORDS = 48
+"""How far before a number its context may begin, in characters."""
+
+# The word, then no digit, bracket or sentence end up to the number. Brackets are excluded so that a placeholder never
+# lends its name to what follows it.
+_CONTEXT = {
+    "phone": re.compile(
+        r"(?i)(?:\b(?:tele)?(?:phone|fon|fono|foon|fax|telefax)\w{0,8}|\bt[eé]l\b|\bmob(?:ile)?\b|\bcell(?:ulare?)?\b"
+        r"|\bmovil\b|\bhandy\b|\bwhats ?app\b|\bsms\b|\btext me\b|\bcall(?: me| us| him| her| them)?\b(?! (?:id|number \d))"
+        r"|\bring\b|\breach (?:me|us|him|her|them)\b|\bdial\b|\bnumero\b|\brufnummer\b|\bhotline\b"
+        r"|\bmy number\b|\bcontact (?:number|no)\b)[^\d\[\]\x1e\n!?;]{0,32}$"
+    ),
+    "card": re.compile(r"(?i)\b(?:card|visa|mastercard|amex|karte|tarjeta|carte|pan)\b[^\d\[\]\x1e]{0,32}$"),
+    "us_ssn": re.compile(r"(?i)(?:\bssn\b|social[\s-]+security|\bss#)[^\d\[\]\x1e]{0,32}$"),
+    "uk_nhs": re.compile(r"(?i)\b(?:nhs|national health)\b[^\d\[\]\x1e]{0,32}$"),
+    "imei": re.compile(r"(?i)\bimei\b[^\d\[\]\x1e]{0,32}$"),
+}
+_DATE = re.compile(r"(?:(?:19|20)\d\d([-./ ])\d{1,2}\1\d{1,2}|\d{1,2}([-./ ])\d{1,2}\2(?:19|20)\d\d)(?!\d)")
+_COMPACT_DATE = re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
+_TRUNK_SHAPES = frozenset(
+    tuple(int(size) for size in shape.split("-"))
+    for shape in ["2-2-2-2-2", "5-6", "4-3-4", "3-4-4", "5-3-3", "4-7", "3-8", "4-6", "3-7", "4-3-3", "2-4-4", "3-3-2-2", "3-2-2-3", "2-3-4", "2-8", "2-3-2-2", "3-3-4", "3-6", "5-5", "4-8", "3-4-2-2", "3-3-3", "2-3-2-3", "3-4-3", "4-4-3", "3-2-2-2", "4-2-2-2", "2-4-3", "2-7"]
+)
+"""Group sizes in which national numbers with a leading 0 are written."""
+
+_NANP = (3, 3, 4)
+_PLUS = re.compile(r"(?:^|[^\w+])\(?\+ ?\(?$")
+_AMOUNT = re.compile(r"[\d$][.,]$")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Neighbouring digits."""
+
+    start: int
+    end: int
+    digits: str
+    before: str
+    """The separators between the previous group and this one ("" for the first)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """One identifier found."""
+
+    kind: str
+    start: int
+    end: int
+
+
+class _Before:
+    """What stands before a number; each question is answered once for all windows that begin there."""
+
+    def __init__(self, text: str, start: int) -> None:
+        self.words = text[max(0, start - _WORDS) : start]
+        self._said: dict[str, bool] = {}
+
+    def says(self, kind: str) -> bool:
+        """Say whether the words before call the number by this kind's name."""
+        if kind not in self._said:
+            self._said[kind] = _CONTEXT[kind].search(self.words) is not None
+        return self._said[kind]
+
+    @cached_property
+    def plus(self) -> bool:
+        """Whether a `+` that belongs to nothing else stands directly before."""
+        return _PLUS.search(self.words[-5:]) is not None
+
+    @cached_property
+    def amount(self) -> bool:
+        """Whether this continues an amount or a reference: `$`, `#`, `%`, or `1,` before it."""
+        return self.words[-1:] in ("$", "#", "%") or _AMOUNT.search(self.words[-3:]) is not None
+
+
+def find(text: str, data: bytes) -> Iterator[Number]:
+    """Give the identifiers of all runs; they may overlap. `data` is `text` in bytes, the same offsets."""
+    for match in _RUN.finditer(data):
+        yield from _in_run(text, _groups(text, *match.span()))
+
+
+def _groups(text: str, start: int, end: int) -> list[Group]:
+    found: list[Group] = []
+    previous = start
+    for match in _GROUP.finditer(text, start, end):
+        found.append(Group(match.start(), match.end(), match.group(), text[previous : match.start()]))
+        previous = match.end()
+    return found
+
+
+def _in_run(text: str, groups: list[Group]) -> Iterator[Number]:
+    taken = 0
+    for index, first in enumerate(groups):
+        free = not text[first.start - 1 : first.start].isalnum() or first.start == 0
+        before = _Before(text, first.start)
+        window: list[Group] = []
+        phone: Number | None = None
+        digits = ""
+        for place in range(index, min(index + _LONGEST, len(groups))):  # every group has a digit
+            group = groups[place]
+            digits += group.digits
+            if len(digits) > _LONGEST:
+                break
+            window.append(group)
+            size = len(digits)
+            if size in _SPANISH:
+                yield from _spanish(text, window, digits)
+            if not free or size not in _SIZES or text[group.end : group.end + 1].isalnum():
+                continue
+            kind = _identifier(text, before, window, digits) if size in _CHECKED else None
+            if kind is not None:
+                yield Number(kind, first.start, group.end)
+                if kind in _CONTEXT and before.says(kind):
+                    continue  # it is called by its name, so that it is no telephone number of the same shape
+            if first.start >= taken and _phone(text, before, window, digits, groups[place + 1 : place + 2]):
+                phone = _with_prefix(text, first.start, group.end)
+        if phone is not None:
+            taken = phone.end
+            yield phone
+
+
+def _identifier(text: str, before: _Before, window: list[Group], digits: str) -> str | None:
+    shape = tuple(len(group.digits) for group in window)
+    start, size = window[0].start, len(digits)
+    if size >= 13 and _card_shape(window, shape):  # noqa: PLR2004 - the shortest card
+        if validators.card(digits):
+            return "card"
+        if validators.luhn(digits) and before.says("card"):
+            return "card"  # an issuer that the table does not know
+    if size == 15 and validators.luhn(digits) and (shape == (2, 6, 6, 1) or before.says("imei")):  # noqa: PLR2004
+        return "imei"
+    if size == 9 and validators.us_ssn(digits):  # noqa: PLR2004 - nine digits
+        written = shape == (3, 2, 4) and window[1].before.strip(" \t\r\n") == window[2].before.strip(" \t\r\n")
+        if (written and "." not in window[1].before) or before.says("us_ssn"):
+            return "us_ssn"
+    if size == 10 and validators.nhs_number(digits):  # noqa: PLR2004 - ten digits
+        written = shape == _NANP and "." not in window[1].before and "(" not in text[max(0, start - 1) : start]
+        if (written and not _nanp(digits)) or before.says("uk_nhs"):
+            return "uk_nhs"
+    return None
+
+
+def _card_shape(window: list[Group], shape: tuple[int, ...]) -> bool:
+    """Say whether people group a card number like this: one block, single digits, even blocks, or broken by a line end."""
+    if any("\n" in group.before for group in window[1:]) or len(shape) == 1 or set(shape) == {1}:
+        return True
+    return all(size >= 2 for size in shape) and len(set(shape[:-1])) <= 2  # noqa: PLR2004 - 4-4-4-4, 4-6-5, 2-2-2...
+
+
+def _spanish(text: str, window: list[Group], digits: str) -> Iterator[Number]:
+    """Find a DNI or NIE, whose letters stand outside the digits."""
+    start, end = window[0].start, window[-1].end
+    tail = re.match(r"[ \t.-]?([A-Za-z])(?![A-Za-z0-9])", text[end : end + 3])
+    if tail is None or any(group.before not in (".", " ", "-") for group in window[1:]):
+        return
+    if len(digits) == 8:  # noqa: PLR2004 - a DNI
+        lead = ""
+    elif len(digits) == 7 and (
+        head := re.search(r"(?:^|[^A-Za-z0-9])([XYZxyz])[ .-]?$", text[max(0, start - 3) : start])
+    ):
+        lead = head.group(1)
+        start -= len(head.group(0)) - head.group(0).upper().index(lead.upper())
+    else:
+        return
+    if start > 0 and text[start - 1].isalnum():
+        return
+    if validators.spanish_id(lead + digits + tail.group(1)):
+        yield Number("spanish_id", start, end + tail.end())
+
+
+def _with_prefix(text: str, start: int, end: int) -> Number:
+    """Widen a telephone number over its `+` and its opening bracket."""
+    while start > 0 and text[start - 1] in "+(":
+        start -= 1
+    if start > 1 and text[start - 2 : start] == "+ ":
+        start -= 2
+    return Number("phone", start, end)
+
+
+def _nanp(digits: str) -> bool:
+    """Say whether ten digits are a North American number: area and exchange begin with 2 to 9 and are no service code."""
+    area, exchange = digits[:3], digits[3:6]
+    return area[0] > "1" and exchange[0] > "1" and area[1:] != "11" and exchange[1:] != "11"
+
+
+def _phone(text: str, before: _Before, window: list[Group], digits: str, rest: list[Group]) -> bool:
+    if not 7 <= len(digits) <= 17 or len(window) > 8:  # noqa: PLR2004 - the least and most that are written
+        return False
+    start, shape = window[0].start, tuple(len(group.digits) for group in window)
+    if before.plus:
+        return _international(window, digits)
+    if digits.startswith("00") and len(window[0].digits) > 2 and digits[2] != "0":  # noqa: PLR2004 - 00 and a country
+        return _international(window, digits[2:])
+    if digits.startswith("011") and len(digits) > 11:  # noqa: PLR2004 - the North American way to dial abroad
+        return _international(window, digits[3:])
+    if before.amount or _DATE.match(text, start):
+        return False
+    if before.says("phone") and 7 <= len(digits) <= 13:  # noqa: PLR2004 - subscriber to full number
+        spaced = all("\n" not in group.before for group in window[1:])
+        return spaced and not (len(window) == 1 and len(digits) == 8 and _COMPACT_DATE.match(digits))  # noqa: PLR2004
+    return _national(text, window, digits, shape, rest)
+
+
+def _international(window: list[Group], digits: str) -> bool:
+    """Check digits that follow a `+`: a country code that exists and a length that it uses."""
+    if len(window) > 1 and window[1].digits == "0" and "(" in window[1].before:
+        digits = digits.replace("0", "", 1) if digits[: len(window[0].digits)].count("0") == 0 else digits
+    least, most = country_digits(digits)
+    return least <= len(digits) <= most
+
+
+def _national(text: str, window: list[Group], digits: str, shape: tuple[int, ...], rest: list[Group]) -> bool:
+    """Check a number without country code or context: only the shapes that nothing else is written in."""
+    start, end = window[0].start, window[-1].end
+    between = {group.before for group in window[1:]}
+    if not between or any("\n" in before or "_" in before for before in between):
+        return False
+    if (rest and rest[0].before in between) or (window[0].before and window[0].before in between):
+        return False  # the middle of a longer list of numbers
+    bracketed = text[max(0, start - 1) : start] == "(" and window[1].before.startswith(")")
+    if shape in (_NANP, (1, *_NANP)) and (shape[0] == 3 or digits[0] == "1") and _nanp(digits[-10:]):  # noqa: PLR2004
+        return bracketed or len(between) == 1 or "(" in text[start:end]
+    if bracketed and not (shape[0] == 4 and digits[:2] in ("19", "20")) and 2 <= shape[0] <= 5 and len(digits) >= 9:  # noqa: PLR2004 - an area code in brackets
+        return True
+    if digits[0] == "0" and digits[1] != "0" and shape in _TRUNK_SHAPES and len(between - {"/"}) <= 1:
+        return True
+    if shape == (3, 4, 4) and len(between) == 1 and digits[0] == "1":
+        return digits[1] in "3456789"  # a Chinese mobile
+    return shape == (3, 2, 2, 2) and len(between) == 1 and digits[0] in "679"  # a Spanish number

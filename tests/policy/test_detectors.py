@@ -1,0 +1,256 @@
+"""Detection: what is found, where exactly, and what happens when scanning fails."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from labelled_texts import CLEAN, HOLDING, SAMPLES, measure, report
+
+from policy import detectors as module
+from policy.detectors import DetectionError, Detectors, Finding, effective
+from policy.folding import fold, offsets
+from policy.kinds import KINDS
+from policy.labels import DataClass, join
+
+DETECTORS = Detectors()
+FOREIGN = st.text(st.sampled_from("äß漢字電話🙂é\u200d\u0301ﬁ½Ⅷ—\u00a0\u2028中"), max_size=12)
+FRAGMENTS = st.lists(
+    st.one_of(
+        st.sampled_from([labelled.text for labelled in HOLDING + CLEAN]),
+        st.sampled_from([labelled.value for labelled in HOLDING]),
+        st.sampled_from(
+            [
+                "password: ",
+                "tel ",
+                "[EMAIL]",
+                "[PHONE_1] ",
+                "token=",
+                "@",
+                "\n",
+                " ",
+                ".",
+                "-",
+                "\x1e",
+                "12 34",
+                "eyJ",
+                "(",
+            ]
+        ),
+        FOREIGN,
+        st.text(max_size=8),
+        st.from_regex(r"[0-9 .()+/-]{1,30}", fullmatch=True),
+    ),
+    max_size=8,
+).map("".join)
+
+
+def _requests() -> list[str]:
+    """Give real requests where the shared data lies beside the repository, and the repository's own samples in any case."""
+    found = list(SAMPLES)
+    path = Path(__file__).resolve().parents[3] / "shared" / "data" / "gsm8k_test.jsonl"
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            found += record["question"], record["answer"]
+    return found
+
+
+def test_labelled_texts_are_told_apart():
+    """Of the labelled texts at least 95 in 100 are found under their kind, each kind at least 3 in 4, and at most 2 near misses alarm."""
+    scores = measure(DETECTORS)
+    found, of = sum(score.found for score in scores.values()), sum(score.of for score in scores.values())
+    assert found / of >= 0.95, report(DETECTORS)
+    assert all(score.found / score.of >= 0.75 for score in scores.values() if score.of), report(DETECTORS)
+    assert sum(score.wrong for score in scores.values()) <= 2, report(DETECTORS)
+
+
+def test_every_kind_is_measured():
+    """The labelled set holds every kind of the table, and the report names each."""
+    assert {labelled.kind for labelled in HOLDING} == set(KINDS)
+    assert all(f"| {kind} |" in report(DETECTORS) for kind in KINDS)
+
+
+def test_ordinary_requests_raise_no_alarm():
+    """Word problems and everyday instructions hold nothing: at most one alarm in a thousand."""
+    texts = _requests()
+    alarms = [(text, DETECTORS.scan(text)) for text in texts if DETECTORS.scan(text)]
+    assert len(alarms) <= len(texts) / 1000, alarms
+
+
+@pytest.mark.parametrize("labelled", HOLDING, ids=lambda labelled: labelled.kind)
+def test_the_class_rises_whatever_the_spelling(labelled):
+    """A text that holds something is never left at public, and its class is the one its kind implies or a higher one."""
+    least = KINDS[labelled.kind].data_class
+    assert effective(DataClass.PUBLIC, DETECTORS.scan(labelled.text)) >= least
+
+
+@given(FRAGMENTS)
+@settings(max_examples=300, deadline=None)
+@example("4111 1111 1111 1111@example.com 078-05-1120")
+@example("jörg ４１１１１１１１１１１１１１１１ \u200bx")
+def test_findings_are_sorted_apart_and_inside(text):
+    """Findings are non-empty places of the text, in order, without overlaps, of kinds that exist; scanning is repeatable."""
+    findings = DETECTORS.scan(text)
+    position = 0
+    for finding in findings:
+        assert position <= finding.start < finding.end <= len(text)
+        assert finding.kind in KINDS
+        position = finding.end
+    assert DETECTORS.scan(text) == findings
+
+
+@given(FOREIGN, FOREIGN)
+@settings(max_examples=200, deadline=None)
+def test_offsets_are_characters_of_the_original(before, after):
+    """Foreign text around an address moves its place by exactly its own length."""
+    text = f"{before} \tjane@example.com\t {after}"
+    found = [finding for finding in DETECTORS.scan(text) if finding.kind == "email"]
+    assert [text[finding.start : finding.end] for finding in found] == ["jane@example.com"]
+
+
+@given(st.text(max_size=60) | FOREIGN)
+def test_folding_keeps_the_way_back(text):
+    """Folded text is ASCII, and each of its characters leads back to one of the original, never backwards."""
+    folded, back = fold(text), offsets(text)
+    assert folded.isascii()
+    places = [back.span(index, index + 1) for index in range(len(folded))]
+    assert all(0 <= start < end <= len(text) for start, end in places)
+    assert places == sorted(places)
+    if text.isascii():
+        assert folded == text
+        assert back.span(2, 5) == (2, 5)
+
+
+def test_disguised_digits_are_seen():
+    """Full-width digits, zero-width characters, keycaps and exotic spaces and dashes hide nothing, and spans cover them."""
+    for disguised in (
+        "４２４２４２４２４２４２４２４２",
+        "4242\u200b4242\u20604242\u00ad4242",
+        "4242‑4242–4242—4242",
+        "4️⃣242 4242 4242 4242",
+    ):
+        (finding,) = DETECTORS.scan(f"é {disguised} é")
+        assert (finding.kind, finding.start, finding.end) == ("card", 2, 2 + len(disguised))
+
+
+def test_lone_surrogates_are_no_failure():
+    """Text that no encoding can write is scanned like any other."""
+    (finding,) = DETECTORS.scan("\ud800 jane@example.com \udfff")
+    assert finding == Finding("email", 2, 18)
+
+
+def test_overlaps_become_one_finding_of_the_gravest_kind():
+    """A credential that runs into an address gives one finding that covers both, and counts as the secret."""
+    text = "see https://root:pa55word@example.com/x"
+    (finding,) = DETECTORS.scan(text)
+    assert finding.kind == "url_password"
+    assert "pa55word@example.com" in text[finding.start : finding.end]
+
+
+@given(st.sampled_from(DataClass), st.lists(st.sampled_from(sorted(KINDS)), max_size=5))
+def test_the_effective_class_is_the_join(declared, kinds):
+    """The class that counts is the highest of the declared one and those of the findings, and never below the declared one."""
+    findings = [Finding(kind, 0, 1) for kind in kinds]
+    expected = declared
+    for finding in findings:
+        expected = join(expected, finding.data_class)
+    assert effective(declared, findings) is expected
+    assert declared <= expected
+
+
+def test_secrets_and_cards_are_restricted_and_the_rest_confidential():
+    """The table of kinds says what the documentation promises."""
+    for name, kind in KINDS.items():
+        restricted = kind.category == "secret" or name == "card"
+        assert kind.data_class is (DataClass.RESTRICTED if restricted else DataClass.CONFIDENTIAL)
+    assert len({kind.placeholder for kind in KINDS.values()}) == len(KINDS)
+
+
+class _ExhaustedSet:
+    """Answers as RE2's set does when its automaton runs out of memory; the real one cannot be brought to it at will."""
+
+    def Match(self, data: bytes) -> None:  # noqa: N802 - re2's own name
+        """Give no match at all."""
+
+
+def test_a_prefilter_without_an_answer_is_an_error_and_not_a_clean_text():
+    """RE2 answers "nothing" when it runs out of memory; the scanner notices, raises, and counts the text as restricted."""
+    starved = Detectors()
+    starved._set = _ExhaustedSet()
+    with pytest.raises(DetectionError, match="highest class"):
+        starved.scan("hello")
+    result = starved.scan_closed("hello")
+    assert (result.failed, result.findings, result.data_class) == (True, (), DataClass.RESTRICTED)
+
+
+def test_little_memory_changes_no_answer():
+    """With the least memory that compiles, the prefilter is slower and finds the same."""
+    starved = Detectors(max_memory=128 << 10)
+    for labelled in HOLDING + CLEAN:
+        assert starved.scan(labelled.text) == DETECTORS.scan(labelled.text)
+
+
+def test_patterns_that_do_not_fit_stop_the_start():
+    """Too little memory to compile is an error when detectors are made, with its remedy."""
+    with pytest.raises(DetectionError, match="give more"):
+        Detectors(max_memory=1 << 10)
+
+
+def test_closed_scans_say_what_open_scans_say():
+    """Where scanning works, the closed form gives the same findings and their class."""
+    result = DETECTORS.scan_closed("card 4242 4242 4242 4242")
+    assert (result.failed, [finding.kind for finding in result.findings]) == (False, ["card"])
+    assert result.data_class is DataClass.RESTRICTED
+    assert DETECTORS.scan_closed("nothing here").data_class is DataClass.PUBLIC
+
+
+def test_any_failure_inside_is_closed(monkeypatch):
+    """Even a defect of the scanner itself counts as the highest class."""
+    monkeypatch.setattr(module, "fold", lambda text: 1 // 0)
+    assert DETECTORS.scan_closed("hello").data_class is DataClass.RESTRICTED
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "4111 1111 1111 1112 ",
+        "eyJ",
+        "a@",
+        "+1 ",
+        "1.2.3.4.",
+        "de89 3704 0044 ",
+        "password: ",
+        "1",
+        "-",
+        "sk-a1",
+        "2001:",
+        "at dot ",
+        "://a:",
+    ],
+)
+def test_hostile_repetition_stays_linear(unit):
+    """A hundred kilobytes of almost-matches take a bounded time for each byte."""
+    text = (unit * (100_000 // len(unit)))[:100_000]
+    began = time.process_time()
+    DETECTORS.scan_closed(text)
+    assert time.process_time() - began < 5
+
+
+def test_clean_text_is_cheap():
+    """1.2 kB of ordinary text cost at most 20 microseconds of CPU; asserted at ten times that, for loaded machines."""
+    texts = [(sample * 12)[:1200] for sample in SAMPLES]
+    best = min(_seconds(texts) for _ in range(5))
+    assert best < 200e-6
+
+
+def _seconds(texts: list[str]) -> float:
+    began = time.process_time()
+    for _ in range(40):
+        for text in texts:
+            DETECTORS.scan(text)
+    return (time.process_time() - began) / (40 * len(texts))
