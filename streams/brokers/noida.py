@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -73,7 +74,12 @@ class DevelopmentBroker:
         self._acquire()
         try:
             self._open_log()
-            return await self._launch()
+            try:
+                return await self._launch()
+            except BaseException:
+                # Nobody was told the address, so nothing was written: what was complete before still is.
+                _write_durably(self._clean, self.log_id)
+                raise
         except BaseException:
             self._release()
             raise
@@ -121,7 +127,7 @@ class DevelopmentBroker:
             child = Child("development broker", [*argv, "--data-dir", str(self._data)], log=self._log)
             try:
                 await child.start()
-                await child.wait_ready(lambda where=bootstrap: _answers(where), _READY_S)  # type: ignore[misc]
+                await child.wait_ready(partial(_answers, bootstrap), _READY_S)
             except ChildError as error:
                 child.kill()
                 if "in use" in error.tail and attempt + 1 < _STARTS:

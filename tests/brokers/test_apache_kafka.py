@@ -142,6 +142,41 @@ def test_what_is_missing_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest
     assert "version 11" in (missing_reason(tmp_path) or "")
 
 
+def test_an_interrupted_start_can_be_repeated(tmp_path: Path) -> None:
+    """Ctrl-C in mid-format leaves no half-formatted data and no process."""
+    need_kafka()
+    broker = ApacheKafka(tmp_path, cache=KAFKA_CACHE)
+
+    async def interrupted() -> None:
+        starting = asyncio.create_task(broker.start())
+        while not (tmp_path / "logs" / "kafka-1.log").exists():  # noqa: ASYNC110 - the program makes the file
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.4)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+
+    before = set(psutil.Process().children(recursive=True))
+    asyncio.run(interrupted())
+    assert set(psutil.Process().children(recursive=True)) <= before
+    try:
+        assert asyncio.run(broker.start())
+    finally:
+        broker.kill()
+
+
+@pytest.mark.parametrize("ci", ["true", "false"])
+def test_a_missing_kafka_is_a_skip_and_in_ci_a_failure(
+    ci: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without Java the Kafka tests are skipped with the reason; with CI=true that fails."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CI", ci)
+    outcome = pytest.fail.Exception if ci == "true" else pytest.skip.Exception
+    with pytest.raises(outcome, match="no program `java`"):
+        need_kafka()
+
+
 @pytest.mark.parametrize(("nodes", "replicas", "in_sync"), [(1, "1", "1"), (3, "3", "2")])
 def test_internal_topics_are_as_safe_as_the_nodes_allow(nodes: int, replicas: str, in_sync: str) -> None:
     """Internal topics have a replica on each node, and need a majority of them for each write."""

@@ -70,6 +70,29 @@ async def test_a_crash_gives_a_new_log_and_says_so(tmp_path: Path) -> None:
         await broker.stop()
 
 
+async def test_an_interrupted_start_leaves_the_log_as_it_was(tmp_path: Path) -> None:
+    """Ctrl-C while the broker starts costs no data: the next start goes on with the same log."""
+    broker = DevelopmentBroker(tmp_path)
+    await _send(await broker.start(), 10)
+    first = broker.log_id
+    await broker.stop()
+
+    starting = asyncio.create_task(broker.start())
+    await asyncio.sleep(0.01)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert broker.pid is None
+
+    bootstrap = await broker.start()
+    try:
+        assert await _end_offset(bootstrap) == 10
+        assert broker.log_id == first
+        assert broker.notes == ()
+    finally:
+        await broker.stop()
+
+
 async def test_one_home_has_one_broker(tmp_path: Path) -> None:
     """A second broker on the same home is refused and leaves the first one's data alone."""
     broker = DevelopmentBroker(tmp_path)
