@@ -71,7 +71,8 @@ class Gate:
 
     async def room(self) -> int:
         """Wait until there is room; give how much."""
-        await self._free.wait()
+        while self._count >= self._limit:  # another lane may have been quicker
+            await self._free.wait()
         return self._limit - self._count
 
     def enter(self) -> None:
