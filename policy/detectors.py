@@ -1,11 +1,11 @@
 """Classification by what a text holds: personal data, account numbers and secrets, with their exact places.
 
-One pass of an RE2 set says which kinds could be there at all; most texts stop here. Only for those kinds, spans are searched
-and checked (checksums, issued ranges, shapes, entropy).
+One pass of an RE2 set says which kinds could be there at all; most texts stop here. Only for those kinds, spans are
+searched and checked (checksums, issued ranges, shapes, entropy).
 
-What stays out of reach: names and postal addresses in prose, and anything split over several texts. The caller joins the
-parts of one request (with a line end between them) before it scans; an identifier that is cut across two *messages* is not
-found.
+What stays out of reach: names and postal addresses in prose, and anything split over several texts. The caller joins
+the parts of one request (with a line end between them) before it scans; an identifier that is cut across two
+*messages* is not found.
 """
 
 from __future__ import annotations
@@ -18,18 +18,23 @@ import re2
 
 from evidence.errors import PermanentError
 from policy import numbers
+from policy.addresses import ADDRESSES
+from policy.finder import Finder
 from policy.folding import fold, offsets
 from policy.kinds import KINDS, Category
 from policy.labels import HIGHEST, DataClass, join
-from policy.patterns import FINDERS, Finder
+from policy.secrets import SECRETS
 
 _BLANK = "\x1e"
 """Overwrites what has been found before the next look; like a placeholder, it can be part of no finding."""
 
-_ROUNDS = 16
+_ROUNDS = 8
 """How often a text is looked at again; more than this means that somebody plays with the scanner."""
 
 _NUMBERS = -1
+
+FINDERS: tuple[Finder, ...] = ADDRESSES + SECRETS
+"""Every finder that works by letters."""
 
 
 class DetectionError(PermanentError):
@@ -105,8 +110,8 @@ class Detectors:
         try:
             for trigger in by_trigger:
                 self._set.Add(trigger)
-            # RE2 reports "out of memory" in the same way as "no match" (google/re2 issue 136). An expression that always
-            # matches tells them apart: where it is missing from the answer, there was no answer.
+            # RE2 reports "out of memory" in the same way as "no match" (google/re2 issue 136). An expression that
+            # always matches tells them apart: where it is missing from the answer, there was no answer.
             self._sentinel: int = self._set.Add(rb"\z")
             self._set.Compile()
         except re2.error as error:
@@ -115,10 +120,10 @@ class Detectors:
     def scan(self, text: str) -> tuple[Finding, ...]:
         """Find everything in a text.
 
-        Findings come sorted and do not overlap. Where candidates overlap, their union becomes one finding, so that no part
-        of either stays behind; it takes the kind with the highest class, then the longest candidate, then the order of
-        `KINDS`. What is found is blanked and the rest looked at again until nothing more appears: removing a finding never
-        uncovers another.
+        Findings come sorted and do not overlap. Where candidates overlap, their union becomes one finding, so that no
+        part of either stays behind; it takes the kind with the highest class, then the longest candidate, then the
+        order of `KINDS`. What is found is blanked and the rest looked at again until nothing more appears: removing a
+        finding never uncovers another.
 
         Raises:
             DetectionError: the text could not be scanned; treat it as the highest class.
@@ -149,7 +154,7 @@ class Detectors:
         """Scan without ever raising: any failure is reported as such, and counts as the highest class."""
         try:
             return ScanResult(self.scan(text), failed=False)
-        except Exception:  # noqa: BLE001 - whatever went wrong, nothing is known about the text: fail closed
+        except Exception:  # noqa: BLE001 - whatever went wrong, nothing is known about the text
             return ScanResult((), failed=True)
 
     def _triggered(self, data: bytes) -> list[int]:

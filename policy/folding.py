@@ -1,9 +1,9 @@
 """Text as detectors see it: plain ASCII, with a way back to the offsets of the original.
 
 Full-width digits, zero-width characters, accents, exotic dashes and spaces, and the commonest look-alike letters all
-become what they look like, so that one pattern finds every spelling. Folding is paid for only where `not text.isascii()`,
-and the way back is built only where a pattern hit. Not folded: look-alikes beyond the table below, text drawn in other
-ways (leetspeak, base64, images).
+become what they look like, so that one pattern finds every spelling. Folding is paid for only where `not
+text.isascii()`, and the way back is built only where a pattern hit. Not folded: look-alikes beyond the table below,
+text drawn in other ways (leetspeak, base64, images).
 """
 
 from __future__ import annotations

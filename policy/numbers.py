@@ -1,9 +1,10 @@
+# ruff: noqa: PLR2004 - how many digits an identifier has is a fact of it, best read where it is checked
 """Identifiers made of digits: cards, telephone numbers, social security, health and identity numbers, IMEI.
 
-They share one reading. A *run* is a stretch of digits with at most three separators between neighbours (spaces, dashes,
-dots, brackets, slashes, line breaks); it falls into *groups*, and each identifier is a window of whole groups whose digits
-pass its check and whose shape is one that people write. The work is linear in the length of the text: a window never has
-more than 19 digits.
+They share one reading. A *run* is a stretch of digits with at most three separators between neighbours (spaces,
+dashes, dots, brackets, slashes, line breaks); it falls into *groups*, and each identifier is a window of whole groups
+whose digits pass its check and whose shape is one that people write. The work is linear in the length of the text: a
+window never has more than 19 digits.
 
 The text is folded ASCII (`policy.folding`), so that byte offsets are character offsets.
 """
@@ -39,7 +40,8 @@ _WORDS = 48
 _CONTEXT = {
     "phone": re.compile(
         r"(?i)(?:\b(?:tele)?(?:phone|fon|fono|foon|fax|telefax)\w{0,8}|\bt[eé]l\b|\bmob(?:ile)?\b|\bcell(?:ulare?)?\b"
-        r"|\bmovil\b|\bhandy\b|\bwhats ?app\b|\bsms\b|\btext me\b|\bcall(?: me| us| him| her| them)?\b(?! (?:id|number \d))"
+        r"|\bmovil\b|\bhandy\b|\bwhats ?app\b|\bsms\b|\btext me\b"
+        r"|\bcall(?: me| us| him| her| them)?\b(?! (?:id|number \d))"
         r"|\bring\b|\breach (?:me|us|him|her|them)\b|\bdial\b|\bnumero\b|\brufnummer\b|\bhotline\b"
         r"|\bmy number\b|\bcontact (?:number|no)\b)[^\d\[\]\x1e\n!?;]{0,32}$"
     ),
@@ -52,7 +54,10 @@ _DATE = re.compile(r"(?:(?:19|20)\d\d([-./ ])\d{1,2}\1\d{1,2}|\d{1,2}([-./ ])\d{
 _COMPACT_DATE = re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
 _TRUNK_SHAPES = frozenset(
     tuple(int(size) for size in shape.split("-"))
-    for shape in ["2-2-2-2-2", "5-6", "4-3-4", "3-4-4", "5-3-3", "4-7", "3-8", "4-6", "3-7", "4-3-3", "2-4-4", "3-3-2-2", "3-2-2-3", "2-3-4", "2-8", "2-3-2-2", "3-3-4", "3-6", "5-5", "4-8", "3-4-2-2", "3-3-3", "2-3-2-3", "3-4-3", "4-4-3", "3-2-2-2", "4-2-2-2", "2-4-3", "2-7"]
+    for shape in str.split(
+        "2-2-2-2-2 5-6 4-3-4 3-4-4 5-3-3 4-7 3-8 4-6 3-7 4-3-3 2-4-4 3-3-2-2 3-2-2-3 2-3-4 2-8 2-3-2-2 3-3-4 "
+        "3-6 5-5 4-8 3-4-2-2 3-3-3 2-3-2-3 3-4-3 4-4-3 3-2-2-2 4-2-2-2 2-4-3 2-7"
+    )
 )
 """Group sizes in which national numbers with a leading 0 are written."""
 
@@ -154,18 +159,18 @@ def _in_run(text: str, groups: list[Group]) -> Iterator[Number]:
 def _identifier(text: str, before: _Before, window: list[Group], digits: str) -> str | None:
     shape = tuple(len(group.digits) for group in window)
     start, size = window[0].start, len(digits)
-    if size >= 13 and _card_shape(window, shape):  # noqa: PLR2004 - the shortest card
+    if size >= 13 and _card_shape(window, shape):
         if validators.card(digits):
             return "card"
         if validators.luhn(digits) and before.says("card"):
             return "card"  # an issuer that the table does not know
-    if size == 15 and validators.luhn(digits) and (shape == (2, 6, 6, 1) or before.says("imei")):  # noqa: PLR2004
+    if size == 15 and validators.luhn(digits) and (shape == (2, 6, 6, 1) or before.says("imei")):
         return "imei"
-    if size == 9 and validators.us_ssn(digits):  # noqa: PLR2004 - nine digits
+    if size == 9 and validators.us_ssn(digits):
         written = shape == (3, 2, 4) and window[1].before.strip(" \t\r\n") == window[2].before.strip(" \t\r\n")
         if (written and "." not in window[1].before) or before.says("us_ssn"):
             return "us_ssn"
-    if size == 10 and validators.nhs_number(digits):  # noqa: PLR2004 - ten digits
+    if size == 10 and validators.nhs_number(digits):
         written = shape == _NANP and "." not in window[1].before and "(" not in text[max(0, start - 1) : start]
         if (written and not _nanp(digits)) or before.says("uk_nhs"):
             return "uk_nhs"
@@ -173,10 +178,15 @@ def _identifier(text: str, before: _Before, window: list[Group], digits: str) ->
 
 
 def _card_shape(window: list[Group], shape: tuple[int, ...]) -> bool:
-    """Say whether people group a card number like this: one block, single digits, even blocks, or broken by a line end."""
-    if any("\n" in group.before for group in window[1:]) or len(shape) == 1 or set(shape) == {1}:
+    """Say whether people group a card number like this: one block, even blocks, single digits, a broken line."""
+    if len(shape) == 1:
         return True
-    return all(size >= 2 for size in shape) and len(set(shape[:-1])) <= 2  # noqa: PLR2004 - 4-4-4-4, 4-6-5, 2-2-2...
+    between = {group.before for group in window[1:]}
+    if set(shape) == {1}:
+        return len(between) == 1 and between <= {" ", "-", "  ", " - "}
+    if any("\n" in before for before in between):
+        return True
+    return all(size >= 2 for size in shape) and len(set(shape[:-1])) <= 2
 
 
 def _spanish(text: str, window: list[Group], digits: str) -> Iterator[Number]:
@@ -185,7 +195,7 @@ def _spanish(text: str, window: list[Group], digits: str) -> Iterator[Number]:
     tail = re.match(r"[ \t.-]?([A-Za-z])(?![A-Za-z0-9])", text[end : end + 3])
     if tail is None or any(group.before not in (".", " ", "-") for group in window[1:]):
         return
-    if len(digits) == 8:  # noqa: PLR2004 - a DNI
+    if len(digits) == 8:
         lead = ""
     elif len(digits) == 7 and (
         head := re.search(r"(?:^|[^A-Za-z0-9])([XYZxyz])[ .-]?$", text[max(0, start - 3) : start])
@@ -210,26 +220,26 @@ def _with_prefix(text: str, start: int, end: int) -> Number:
 
 
 def _nanp(digits: str) -> bool:
-    """Say whether ten digits are a North American number: area and exchange begin with 2 to 9 and are no service code."""
+    """Say whether ten digits are a North American number: area and exchange begin with 2 to 9, no service code."""
     area, exchange = digits[:3], digits[3:6]
     return area[0] > "1" and exchange[0] > "1" and area[1:] != "11" and exchange[1:] != "11"
 
 
 def _phone(text: str, before: _Before, window: list[Group], digits: str, rest: list[Group]) -> bool:
-    if not 7 <= len(digits) <= 17 or len(window) > 8:  # noqa: PLR2004 - the least and most that are written
+    if not 7 <= len(digits) <= 17 or len(window) > 8:
         return False
     start, shape = window[0].start, tuple(len(group.digits) for group in window)
     if before.plus:
         return _international(window, digits)
-    if digits.startswith("00") and len(window[0].digits) > 2 and digits[2] != "0":  # noqa: PLR2004 - 00 and a country
+    if digits.startswith("00") and len(window[0].digits) > 2 and digits[2] != "0":
         return _international(window, digits[2:])
-    if digits.startswith("011") and len(digits) > 11:  # noqa: PLR2004 - the North American way to dial abroad
+    if digits.startswith("011") and len(digits) > 11:
         return _international(window, digits[3:])
     if before.amount or _DATE.match(text, start):
         return False
-    if before.says("phone") and 7 <= len(digits) <= 13:  # noqa: PLR2004 - subscriber to full number
+    if before.says("phone") and 7 <= len(digits) <= 13:
         spaced = all("\n" not in group.before for group in window[1:])
-        return spaced and not (len(window) == 1 and len(digits) == 8 and _COMPACT_DATE.match(digits))  # noqa: PLR2004
+        return spaced and not (len(window) == 1 and len(digits) == 8 and _COMPACT_DATE.match(digits))
     return _national(text, window, digits, shape, rest)
 
 
@@ -250,9 +260,10 @@ def _national(text: str, window: list[Group], digits: str, shape: tuple[int, ...
     if (rest and rest[0].before in between) or (window[0].before and window[0].before in between):
         return False  # the middle of a longer list of numbers
     bracketed = text[max(0, start - 1) : start] == "(" and window[1].before.startswith(")")
-    if shape in (_NANP, (1, *_NANP)) and (shape[0] == 3 or digits[0] == "1") and _nanp(digits[-10:]):  # noqa: PLR2004
+    if shape in (_NANP, (1, *_NANP)) and (shape[0] == 3 or digits[0] == "1") and _nanp(digits[-10:]):
         return bracketed or len(between) == 1 or "(" in text[start:end]
-    if bracketed and not (shape[0] == 4 and digits[:2] in ("19", "20")) and 2 <= shape[0] <= 5 and len(digits) >= 9:  # noqa: PLR2004 - an area code in brackets
+    year = shape[0] == 4 and digits[:2] in ("19", "20")
+    if bracketed and not year and 2 <= shape[0] <= 5 and len(digits) >= 9:
         return True
     if digits[0] == "0" and digits[1] != "0" and shape in _TRUNK_SHAPES and len(between - {"/"}) <= 1:
         return True

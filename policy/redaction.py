@@ -83,7 +83,7 @@ def filter_text(text: str, findings: Sequence[Finding], action: Action) -> Filte
     Args:
         text: the text that was scanned.
         findings: what the scan found (or those of its findings that the rule speaks of), sorted and without overlaps.
-        action: "mask" leaves placeholders, "drop" leaves nothing, "refuse" holds back the whole text if anything was found.
+        action: "mask" leaves placeholders, "drop" leaves nothing, "refuse" holds back the text if anything was found.
 
     Raises:
         ValueError: the findings are not sorted places of this text, or the action is unknown.
@@ -105,6 +105,6 @@ def _joined(left: str, right: str) -> str:
 def _check(text: str, finding: Finding, position: int) -> None:
     if not position <= finding.start < finding.end <= len(text):
         raise ValueError(
-            f"a finding at {finding.start}:{finding.end} is no place after {position} in a text of {len(text)} characters:"
-            " pass the findings of this text, sorted and without overlaps"
+            f"a finding at {finding.start}:{finding.end} is no place after {position} in a text of {len(text)}"
+            " characters: pass the findings of this text, sorted and without overlaps"
         )

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - look-alike characters are what these texts are about
 """Detection: what is found, where exactly, and what happens when scanning fails."""
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ FRAGMENTS = st.lists(
 
 
 def _requests() -> list[str]:
-    """Give real requests where the shared data lies beside the repository, and the repository's own samples in any case."""
+    """Give real requests where shared data lies beside the repository, and the repository's own in any case."""
     found = list(SAMPLES)
     path = Path(__file__).resolve().parents[3] / "shared" / "data" / "gsm8k_test.jsonl"
     if path.exists():
@@ -61,7 +62,7 @@ def _requests() -> list[str]:
 
 
 def test_labelled_texts_are_told_apart():
-    """Of the labelled texts at least 95 in 100 are found under their kind, each kind at least 3 in 4, and at most 2 near misses alarm."""
+    """Of the labelled texts 95 in 100 are found, of each kind 3 in 4, and at most 2 near misses alarm."""
     scores = measure(DETECTORS)
     found, of = sum(score.found for score in scores.values()), sum(score.of for score in scores.values())
     assert found / of >= 0.95, report(DETECTORS)
@@ -84,7 +85,7 @@ def test_ordinary_requests_raise_no_alarm():
 
 @pytest.mark.parametrize("labelled", HOLDING, ids=lambda labelled: labelled.kind)
 def test_the_class_rises_whatever_the_spelling(labelled):
-    """A text that holds something is never left at public, and its class is the one its kind implies or a higher one."""
+    """A text that holds something gets the class that its kind implies, or a higher one."""
     least = KINDS[labelled.kind].data_class
     assert effective(DataClass.PUBLIC, DETECTORS.scan(labelled.text)) >= least
 
@@ -94,7 +95,7 @@ def test_the_class_rises_whatever_the_spelling(labelled):
 @example("4111 1111 1111 1111@example.com 078-05-1120")
 @example("jörg ４１１１１１１１１１１１１１１１ \u200bx")
 def test_findings_are_sorted_apart_and_inside(text):
-    """Findings are non-empty places of the text, in order, without overlaps, of kinds that exist; scanning is repeatable."""
+    """Findings are non-empty places of the text, in order, without overlaps; scanning is repeatable."""
     findings = DETECTORS.scan(text)
     position = 0
     for finding in findings:
@@ -127,7 +128,7 @@ def test_folding_keeps_the_way_back(text):
 
 
 def test_disguised_digits_are_seen():
-    """Full-width digits, zero-width characters, keycaps and exotic spaces and dashes hide nothing, and spans cover them."""
+    """Full-width digits, zero-width characters, keycaps and exotic dashes hide nothing, and spans cover them."""
     for disguised in (
         "４２４２４２４２４２４２４２４２",
         "4242\u200b4242\u20604242\u00ad4242",
@@ -154,7 +155,7 @@ def test_overlaps_become_one_finding_of_the_gravest_kind():
 
 @given(st.sampled_from(DataClass), st.lists(st.sampled_from(sorted(KINDS)), max_size=5))
 def test_the_effective_class_is_the_join(declared, kinds):
-    """The class that counts is the highest of the declared one and those of the findings, and never below the declared one."""
+    """The class that counts is the highest of the declared one and those of the findings."""
     findings = [Finding(kind, 0, 1) for kind in kinds]
     expected = declared
     for finding in findings:
@@ -179,7 +180,7 @@ class _ExhaustedSet:
 
 
 def test_a_prefilter_without_an_answer_is_an_error_and_not_a_clean_text():
-    """RE2 answers "nothing" when it runs out of memory; the scanner notices, raises, and counts the text as restricted."""
+    """RE2 answers "nothing" when it runs out of memory; the scanner notices, and counts the text as restricted."""
     starved = Detectors()
     starved._set = _ExhaustedSet()
     with pytest.raises(DetectionError, match="highest class"):
@@ -211,7 +212,7 @@ def test_closed_scans_say_what_open_scans_say():
 
 def test_any_failure_inside_is_closed(monkeypatch):
     """Even a defect of the scanner itself counts as the highest class."""
-    monkeypatch.setattr(module, "fold", lambda text: 1 // 0)
+    monkeypatch.setattr(module, "fold", lambda _: 1 // 0)
     assert DETECTORS.scan_closed("hello").data_class is DataClass.RESTRICTED
 
 

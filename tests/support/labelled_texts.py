@@ -1,7 +1,8 @@
+# ruff: noqa: RUF001 - look-alike characters are what these texts are about
 """Texts with known contents, written as people write and not from the patterns, and the measure over them.
 
-Published example values throughout (card schemes' test numbers, drama telephone numbers, documentation addresses); keys are
-made up, and put together from pieces so that scanners of repositories stay quiet.
+Published example values throughout (card schemes' test numbers, drama telephone numbers, documentation addresses);
+keys are made up, and put together from pieces so that scanners of repositories stay quiet.
 """
 
 from __future__ import annotations
@@ -225,16 +226,27 @@ CLEAN: tuple[Labelled, ...] = tuple(
 """Texts that hold nothing, but look as if they did."""
 
 SAMPLES: tuple[str, ...] = (
-    "A baker makes 144 rolls at dawn and sells them for $3 each; by noon 120 are gone. How much did she earn, and how many"
-    " rolls are left if she gives 6 to each of her 3 neighbours?",
-    "Rewrite this paragraph so that a ten-year-old understands it: photosynthesis turns light, water and carbon dioxide into"
-    " sugar and oxygen, and nearly all life depends on it.",
-    "A train leaves at 07:45 and travels 312 km at 96 km/h. It waits 12 minutes in between. When does it arrive? 312/96 ="
-    " 3.25 hours, so 3 h 15 min + 12 min = 3 h 27 min; it arrives at 11:12.",
-    "Summarise the minutes: 14 people came, 9 voted for moving the fair from 12 May to 2 June, 5 against. The budget goes up"
-    " from 2,400 to 3,150 euros, of which 800 are for the stage.",
-    "Write a polite reply that declines the invitation, thanks the host, and proposes lunch in the second week of October.",
-    "If 5 machines take 5 minutes to make 5 widgets, how long do 100 machines take to make 100 widgets? 5 minutes.",
+    (
+        "A baker makes 144 rolls at dawn and sells them for $3 each; by noon 120 are gone. How much did she earn, "
+        "and how many rolls are left if she gives 6 to each of her 3 neighbours?"
+    ),
+    (
+        "Rewrite this paragraph so that a ten-year-old understands it: photosynthesis turns light, water and "
+        "carbon dioxide into sugar and oxygen, and nearly all life depends on it."
+    ),
+    (
+        "A train leaves at 07:45 and travels 312 km at 96 km/h. It waits 12 minutes in between. When does it "
+        "arrive? 312/96 = 3.25 hours, so 3 h 15 min + 12 min = 3 h 27 min; it arrives at 11:12."
+    ),
+    (
+        "Summarise the minutes: 14 people came, 9 voted for moving the fair from 12 May to 2 June, 5 against. The "
+        "budget goes up from 2,400 to 3,150 euros, of which 800 are for the stage."
+    ),
+    (
+        "Write a polite reply that declines the invitation, thanks the host, and proposes lunch in the second week "
+        "of October."
+    ),
+    ("If 5 machines take 5 minutes to make 5 widgets, how long do 100 machines take to make 100 widgets? 5 minutes."),
 )
 """Ordinary requests, for false alarms and for speed."""
 

@@ -1,0 +1,248 @@
+"""Secrets: keys, tokens, credentials, and whatever is assigned to a name that says so."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import Any
+
+from policy import validators
+from policy.finder import Check, Finder, Span, alone, before, finder
+
+_WRAP = r"(?:\\?\r?\n[ \t>|]{0,8})?"
+"""A token may be broken by the end of a line, with the quoting or the backslash that editors and mails add."""
+
+_PLACEHOLDER = re.compile(r"\[[A-Z][A-Z_]{1,20}(?:_\d+)?\]|\x1e|\x1f")
+_CONTINUED = re.compile(r"\\?\r?\n[ \t>|]{0,8}([A-Za-z0-9_+/=-]{8,})(?![\w.@-])")
+
+
+def _continued(text: str, end: int) -> int:
+    """Widen a token over the lines on which it goes on; only a run of letters and digits both counts as its rest."""
+    while (more := _CONTINUED.match(text, end)) is not None and validators.random_looking(
+        more.group(1), least=8, bits=2.5
+    ):
+        end = more.end(1)
+    return end
+
+
+def _compact(value: str) -> str:
+    return re.sub(r"\\?\r?\n[ \t>|]*", "", value)
+
+
+def _token(least: int, bits: float = 2.8) -> Check:
+    """Make a check for tokens with a fixed prefix: standing alone, long enough and random-looking."""
+
+    def check(text: str, match: Any) -> Span | None:
+        start, end = match.span(1)
+        value = _compact(text[start:end])
+        if before(text, start).isalnum() or not validators.random_looking(value, least=least, bits=bits):
+            return None
+        return start, _continued(text, end)
+
+    return check
+
+
+_SEGMENT = 12
+"""Characters that one part of a hyphenated key has at least."""
+
+
+def _segmented(text: str, match: Any) -> Span | None:
+    """Check an sk- key: one of its segments is long, which no hyphenated name has."""
+    start, end = match.span(1)
+    value = _compact(text[start:end])
+    longest = max(re.split(r"[-_]", value), key=len)
+    generated = validators.random_looking(value, least=20, bits=3.2) and len(longest) >= _SEGMENT
+    if before(text, start).isalnum() or not generated:
+        return None
+    return start, _continued(text, end)
+
+
+def _private_key(text: str, match: Any) -> Span:
+    """Take the whole block; where its end is missing, all that still looks like its body."""
+    start, end = match.span()
+    closing = re.compile(r"-----END[A-Z0-9 ]{0,40}-----|Private-MAC:[^\n]*", re.IGNORECASE).search(
+        text, end, end + 20_000
+    )
+    if closing is not None:
+        return start, closing.end()
+    body = re.compile(r"(?:[\s\\nr]|[A-Za-z0-9+/=]{16,}|[A-Za-z-]+: [^\n]*\n)*").match(text, end, end + 20_000)
+    return start, max(end, body.end()) if body else end
+
+
+def _jwt(text: str, match: Any) -> Span | None:
+    start, end = match.span(1)
+    value = _compact(text[start:end])
+    if not alone(text, start, end, "_-") or not validators.jwt(value):
+        return None
+    return start, _continued(text, end)
+
+
+def _bearer(text: str, match: Any) -> Span | None:
+    start, end = match.span(1)
+    value = _compact(text[start:end]).rstrip(".,;")
+    return (
+        (start, _continued(text, start + len(text[start:end].rstrip(".,;"))))
+        if validators.random_looking(value, least=16)
+        else None
+    )
+
+
+def _basic(text: str, match: Any) -> Span | None:
+    start, end = match.span(1)
+    try:
+        decoded = base64.b64decode(text[start:end] + "=" * (-(end - start) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return (start, end) if b":" in decoded and decoded.isascii() and decoded.decode().isprintable() else None
+
+
+def _url_password(text: str, match: Any) -> Span | None:
+    start, end = match.span(1)
+    return None if _dummy(text[start:end]) else (start, end)
+
+
+_DUMMY = re.compile(
+    r"(?i)(?:<|\$\{?\w*\}?$|\$\{|\{\{?\s*[\w.]*\s*\}\}?$|%[({s]|\*{2,}|\.{3}|x{4,}|your|my[_-]|redacted|example"
+    r"|process\.env|os\.|env[.(\[]|getenv|secrets?\."
+    r"|vault|none\b|null\b|nil\b|true\b|false\b|undefined|required|optional|hidden|string\b|str\b|bytes\b|password\W*$|"
+    r"pass\W*$|passwd\W*$|secret\W*$|token\W*$|user\W*$)"
+)
+_CODE = re.compile(r"[A-Za-z_][A-Za-z_]*(?:(?:\.[A-Za-z_]+)+\(?.*|[(\[].*)$")
+
+
+_DISTINCT = 3
+"""Different characters below which a value is a filler, such as `xxxx` or `-*-*`."""
+
+
+def _dummy(value: str) -> bool:
+    """Say whether a value stands for a secret instead of being one."""
+    return bool(_DUMMY.match(value) or _PLACEHOLDER.match(value)) or len(set(value)) < _DISTINCT
+
+
+_STRONG = (
+    r"passw(?:or)?d|passphrase|passcode|pwd|contrasena|mot de passe|passwor[dt]|kennwort|senha|parola|wachtwoord"
+    r"|api[ _-]?key|access[ _-]?key|private[ _-]?key|secret|token|credentials?|account[ _-]?key|auth[ _-]?key"
+    r"|signing[ _-]?key"
+    r"|encryption[ _-]?key"
+)
+_ASSIGNMENT = (
+    r"(?i)(" + _STRONG + r")s?[a-z0-9_-]{0,24}(?:[\"'`*]{1,2}\]?)?"
+    r"(?:\s(?:for|to|of|on)\s[a-z0-9 '._-]{1,40}?)?"
+    r"(\s{0,3}(?:=>|:=|={1,3}|:|\sis:?\s|\swas:?\s|\sist:?\s|\ses:?\s|\sest:?\s)\s{0,3}[*@]{0,2})"
+    r"(?:\"([^\"\r\n]{4,200})\"|'([^'\r\n]{4,200})'|`([^`\r\n]{4,200})`|([^\s\"'`<>]{4,200}))"
+)
+_QUOTED = (
+    r"(?i)(" + _STRONG + r")s?[a-z0-9_-]{0,24}(\s{0,2})"
+    r"(?:\"([^\"\r\n]{4,200})\"|'([^'\r\n]{4,200})'|`([^`\r\n]{4,200})`)"
+)
+"""The form without a delimiter, `private_key "..."`."""
+
+_PASSWORDS = re.compile(r"(?i)pass|pwd|contrasena|kennwort|senha|parola|wachtwoord")
+
+
+_SYMBOLS = 4
+"""Different symbols that make a value without digits look generated."""
+
+
+_UNQUOTED = 6
+"""The group of `_ASSIGNMENT` that holds a value without quotes."""
+
+
+def _assignment(text: str, match: Any) -> Span | None:
+    word, delimiter = match.group(1).decode(), match.group(2).decode()
+    which = next(group for group in (3, 4, 5, 6) if match.group(group) is not None)
+    start, end = match.span(which)
+    value = _PLACEHOLDER.split(text[start:end], maxsplit=1)[0]
+    if which == _UNQUOTED:
+        value = re.split(r"[;&](?=\w+=)|[,)\]}]+$", value)[0].rstrip(".,;:)]}")
+    if not value or _dummy(value) or _PLACEHOLDER.match(value):
+        return None
+    found = start, start + len(value)
+    if which == _UNQUOTED and _CODE.match(value):
+        return None
+    if _PASSWORDS.match(word):
+        return found if _password(value, quoted=which != _UNQUOTED, assigned="=" in delimiter) else None
+    least = 8 if word.lower() == "secret" else 12
+    symbols = {character for character in value if not character.isalnum() and character not in "-_./,: "}
+    generated = validators.random_looking(value, least=least, bits=2.7) or (
+        len(value) >= least and len(symbols) >= _SYMBOLS
+    )
+    return (start, _continued(text, found[1])) if generated and " " not in value else None
+
+
+_WORD_LENGTH = 6
+"""Characters below which a value is taken for a word of the sentence, unless it is all digits."""
+
+
+def _password(value: str, *, quoted: bool, assigned: bool) -> bool:
+    """Say whether a value is a password: a word of prose is none, unless it is quoted or assigned."""
+    if value.isdigit():
+        return True  # a passcode
+    mixed = any(c.isalpha() for c in value) and any(not c.isalpha() and c not in "-'/,._" for c in value)
+    plain = (quoted or assigned) and " " not in value
+    return len(value) >= _WORD_LENGTH and (mixed or plain)
+
+
+def _prefixed(kind: str, prefix: str, body: str, size: int, check: Check | None = None, trigger: str = "") -> Finder:
+    """Describe a token by its prefix and by the least number of characters after it, broken lines allowed."""
+    span = f"((?:{prefix})(?:{_WRAP}{body}){{{size}}}{body}*)"
+    return finder(kind, trigger or f"(?:{prefix}){body}", span, check or _token(size))
+
+
+_WORD = "[A-Za-z0-9_-]"
+
+SECRETS: tuple[Finder, ...] = (
+    finder(
+        "private_key",
+        r"(?i)-----BEGIN[A-Z0-9 ]{0,40}PRIVATE|PuTTY-User-Key-File-",
+        r"(?i)-----BEGIN[A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|PuTTY-User-Key-File-\d",
+        _private_key,
+    ),
+    finder(
+        "jwt",
+        r"eyJ[A-Za-z0-9_-]",
+        rf"(eyJ(?:{_WRAP}{_WORD})+\.(?:{_WRAP}{_WORD})+\.(?:{_WRAP}{_WORD}){{16}}{_WORD}*)",
+        _jwt,
+    ),
+    _prefixed(
+        "aws_key",
+        "(?i:AKIA|ASIA|AROA|AIDA|ABIA|ACCA)",
+        "[A-Za-z0-9]",
+        16,
+        trigger="(?i:AKIA|ASIA|AROA|AIDA|ABIA|ACCA)[A-Za-z0-9]{3}",
+    ),
+    _prefixed("github_token", "(?i:gh[pousr]_)", "[A-Za-z0-9]", 30),
+    _prefixed("github_token", "(?i:github_pat_)", "[A-Za-z0-9_]", 22),
+    _prefixed("openai_key", "(?i:sk-)", _WORD, 20, _segmented),
+    _prefixed("google_key", "(?i:AIza)", _WORD, 35),
+    _prefixed("google_key", r"ya29\.|GOCSPX-", _WORD, 20),
+    _prefixed("slack_token", "(?i:xox[abeoprs]-|xapp-)", _WORD, 20, _token(16, 2.5)),
+    finder(
+        "slack_token",
+        "(?i)hooks\\.slack\\.com/services/",
+        r"(?i)(hooks\.slack\.com/services/[a-z0-9]{8,}/[a-z0-9]{8,}/[a-z0-9]{16,})",
+        _token(24),
+    ),
+    _prefixed("vendor_token", "(?i:glpat-|[sr]k_live_|[sr]k_test_|whsec_)", _WORD, 16),
+    _prefixed("vendor_token", "(?i:npm_|hf_)", "[A-Za-z0-9]", 30),
+    _prefixed("vendor_token", "pypi-AgE", _WORD, 50),
+    finder("vendor_token", r"SG\.[A-Za-z0-9_-]{4}", r"(SG\.[A-Za-z0-9_-]{16,32}\.[A-Za-z0-9_-]{32,64})", _token(40)),
+    finder("vendor_token", r"\d:AA[A-Za-z0-9_-]", r"(\d{8,10}:AA[A-Za-z0-9_-]{32,35})", _token(40)),
+    finder(
+        "authorization",
+        r"(?i)bearer[\s:]",
+        rf"(?i)bearer[\s:]{{1,3}}((?:{_WRAP}[A-Za-z0-9._~+/=-]){{16}}[A-Za-z0-9._~+/=-]*)",
+        _bearer,
+    ),
+    finder("authorization", r"(?i)basic\s", r"(?i)basic\s{1,3}([A-Za-z0-9+/]{8,400}={0,2})", _basic),
+    finder(
+        "url_password",
+        r"://[^\s/@:]{0,64}:[^\s/@]{2}",
+        r"://[^\s/@:]{0,64}:([^\s/@]{3,128})@[A-Za-z0-9\[]",
+        _url_password,
+    ),
+    finder("assignment", "(?i)" + _STRONG, _ASSIGNMENT, _assignment, overlapping=True),
+    finder("assignment", "(?i)" + _STRONG, _QUOTED, _assignment, overlapping=True),
+)
+"""The finders of this module; several may share a kind."""
