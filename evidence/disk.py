@@ -10,6 +10,10 @@ from pathlib import Path
 from evidence.errors import StoreError, UnavailableError
 
 
+class PartitionHeld(StoreError):  # noqa: N818 - named as the condition that operators search for
+    """Another process writes this partition; it may go away."""
+
+
 class Disk:
     """The real file system; every step is complete when it returns."""
 
@@ -71,7 +75,7 @@ class Lock:
             wait_s: seconds to wait for another holder.
 
         Raises:
-            StoreError: another process still holds it after that time.
+            PartitionHeld: another process still holds it after that time.
         """
         self._path = path
         self._descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -84,7 +88,7 @@ class Lock:
                 if time.monotonic() >= deadline:
                     holder = os.pread(self._descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
                     self.release()
-                    raise StoreError(
+                    raise PartitionHeld(
                         f"{path} is held by process {holder}: two writers on one partition would store events twice; "
                         "stop the other one, or wait until it has ended"
                     ) from None

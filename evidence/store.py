@@ -11,6 +11,7 @@ records at all (markers, aborted transactions) are covered by the file of the ne
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -112,7 +113,9 @@ class EvidenceStore:
         files = self.coverage(log_id, topic, partition)
         return files[-1].end + 1 if files else None
 
-    def open(self, log_id: str, topic: str, partition: int, *, beginning: int = 0) -> PartitionWriter:
+    def open(
+        self, log_id: str, topic: str, partition: int, *, beginning: int = 0, wait_s: float | None = None
+    ) -> PartitionWriter:
         """Become the one writer of a partition.
 
         Args:
@@ -120,10 +123,12 @@ class EvidenceStore:
             topic: topic name.
             partition: partition number.
             beginning: the offset that the first file of all starts with; of no effect once there is a file.
+            wait_s: seconds to wait for another writer; None takes the store's.
 
         Raises:
             ConfigError: the log id or the topic cannot be in a file name.
-            StoreError: another process writes this partition, or its files leave a gap or overlap.
+            PartitionHeld: another process still writes this partition after that time.
+            StoreError: the partition's files leave a gap or overlap.
             UnavailableError: the disk fails.
         """
         log = LogPartition(log_id, topic, partition)
@@ -131,7 +136,7 @@ class EvidenceStore:
             self.root.mkdir(parents=True, exist_ok=True)
             for directory in (self.root / EVENTS, self.root / LOCKS):
                 make_directories(self.disk, directory, self.root)
-            lock = Lock(lock_path(self.root, log), wait_s=self.lock_wait_s)
+            lock = Lock(lock_path(self.root, log), wait_s=self.lock_wait_s if wait_s is None else wait_s)
         except OSError as error:
             raise _unavailable(error) from error
         try:
@@ -154,6 +159,7 @@ class PartitionWriter:
         self._store = store
         self._lock = lock
         self._failed = False
+        self._busy = threading.Lock()  # the partition is not given back in the middle of a file
         self.log = log
         self.position = position
         """The first offset that is not stored yet."""
@@ -167,9 +173,10 @@ class PartitionWriter:
         self.close()
 
     def close(self) -> None:
-        """Give the partition back; safe to call twice."""
-        self._failed = True
-        self._lock.release()
+        """Give the partition back, after the file that is being written; safe to call twice."""
+        with self._busy:
+            self._failed = True
+            self._lock.release()
 
     def append(self, table: pa.Table, *, end: int, day: date) -> Iterator[Written]:
         """Store the events of the offsets from `position` to `end`, a durable file for each run of one day.
@@ -187,8 +194,7 @@ class PartitionWriter:
             UnavailableError: the disk fails.
         """
         offsets = table.column("log_offset")
-        if self._failed:
-            raise StoreError(f"{self.log}: this writer is closed or has failed; open another one")
+        self._check_open()
         if not table.schema.equals(EVENTS_SCHEMA):
             raise StoreError(f"{self.log}: the table is not in the schema of the evidence events")
         last = offsets[-1].as_py() if len(offsets) else self.position
@@ -202,29 +208,37 @@ class PartitionWriter:
             run_end = end if number == len(runs) else offsets[stop - 1].as_py()
             yield self._commit(table.slice(begin, stop - begin), run_day, run_end)
 
+    def _check_open(self) -> None:
+        if self._failed:
+            raise StoreError(f"{self.log}: this writer is closed or has failed; open another one")
+
     def _commit(self, rows: pa.Table, day: date, end: int) -> Written:
-        disk, start = self._store.disk, self.position
-        directory = day_directory(self._store.root, self._store.site, day)
-        path = directory / file_name(self.log, start, end)
-        temporary = directory / temporary_name(self.log)
-        data = self._encode(rows, start, end)
-        self._failed = True
-        try:
-            make_directories(disk, directory, self._store.root)
-            disk.write(temporary, memoryview(data))
-            disk.sync(temporary)
-            disk.publish(temporary, path)
-            disk.sync(directory)
-            disk.remove(temporary)
-        except FileExistsError as error:
-            raise StoreError(
-                f"{error.filename2 or error.filename} is there already: another writer is at work"
-            ) from error
-        except OSError as error:
-            raise _unavailable(error) from error
-        self._failed = False
+        data = self._encode(rows, self.position, end)
+        path = day_directory(self._store.root, self._store.site, day) / file_name(self.log, self.position, end)
+        with self._busy:
+            self._check_open()
+            self._failed = True
+            try:
+                self._place(path, memoryview(data))
+            except FileExistsError as error:
+                name = error.filename2 or error.filename
+                raise StoreError(f"{name} is there already: another writer is at work") from error
+            except OSError as error:
+                raise _unavailable(error) from error
+            self._failed = False
+        written = Written(EvidenceFile(path, self.log, self.position, end), rows.num_rows, data.size)
         self.position = end + 1
-        return Written(EvidenceFile(path, self.log, start, end), rows.num_rows, data.size)
+        return written
+
+    def _place(self, path: Path, data: memoryview) -> None:
+        disk, directory = self._store.disk, path.parent
+        temporary = directory / temporary_name(self.log)
+        make_directories(disk, directory, self._store.root)
+        disk.write(temporary, data)
+        disk.sync(temporary)
+        disk.publish(temporary, path)
+        disk.sync(directory)
+        disk.remove(temporary)
 
     def _encode(self, rows: pa.Table, start: int, end: int) -> pa.Buffer:
         about = {

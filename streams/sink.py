@@ -1,0 +1,462 @@
+"""The evidence sink: from `ai.evidence` to Parquet, each event once, never older than a set freshness.
+
+The evidence store is the only memory of how far the log is stored: on each assignment the sink takes the partition's
+lock and reads on from there, so there is nothing that a crash could leave out of step. Offsets are committed to the
+group as well, for those who watch its lag, and are never read back.
+
+Records are consumed while the batch before them is parsed, encoded and written in a thread. A partition has one flush
+at a time, and when more is buffered than memory should hold, its fetching pauses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import KafkaError
+
+from evidence.disk import PartitionHeld
+from evidence.parsing import Parsed, parse
+from evidence.store import EvidenceStore, PartitionWriter, Written
+from streams import kafka
+from streams.errors import BrokerUnavailable, LogMismatch
+from streams.kafka import KafkaSettings
+from streams.topics import EVIDENCE
+
+log = logging.getLogger(__name__)
+
+_FLUSH_BYTES: Final = 32 * 1024 * 1024
+_BUFFER_BYTES: Final = 128 * 1024 * 1024
+_IDLE_COVER_S: Final = 3600.0  # after this long a partition that got nothing but markers is covered by an empty file
+_DRAIN_S: Final = 20.0
+_LOCK_POLL_S: Final = 0.1
+_COMMIT_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedRecord:
+    """A record of the evidence topic that is no evidence event: where it is and what is wrong, never its text."""
+
+    topic: str
+    """Topic, as the broker names it."""
+
+    partition: int
+    """Partition number."""
+
+    offset: int
+    """Offset within the partition."""
+
+    timestamp_ms: int
+    """The log's time of it, in milliseconds since 1970; negative where there is none."""
+
+    key: bytes | None
+    """Its key."""
+
+    sha256: str
+    """SHA-256 of its value, in hex; of nothing where it has none."""
+
+    size: int
+    """Size of its value in bytes."""
+
+    code: str
+    """Stable reason code."""
+
+    message: str
+    """What is wrong with it; names fields, never values."""
+
+
+class DeadLetter(Protocol):
+    """Takes rejected records somewhere durable."""
+
+    def __call__(self, rejected: Sequence[RejectedRecord]) -> Awaitable[None]:
+        """Return once they are durable; after a crash the same ones may come again."""
+        ...
+
+
+class SinkObserver(Protocol):
+    """Is told what the sink does; each method must return at once."""
+
+    def rows(self, count: int) -> None:
+        """So many events became durable and visible."""
+
+    def flushed(self, rows: int, seconds: float, size: int) -> None:
+        """A file of so many rows and bytes was written, parsing included, in so many seconds."""
+
+    def freshness(self, seconds: float) -> None:
+        """The oldest record of a flush was this old, by the log's time, when it became visible."""
+
+    def lag(self, partition: int, records: int) -> None:
+        """So many offsets of a partition are readable and not consumed yet."""
+
+
+class Unobserved:
+    """A `SinkObserver` that forgets everything."""
+
+    def rows(self, count: int) -> None:
+        """Forget it."""
+
+    def flushed(self, rows: int, seconds: float, size: int) -> None:
+        """Forget it."""
+
+    def freshness(self, seconds: float) -> None:
+        """Forget it."""
+
+    def lag(self, partition: int, records: int) -> None:
+        """Forget it."""
+
+
+@dataclass(slots=True)
+class _Partition:
+    """What the sink holds of one partition that it is the writer of."""
+
+    writer: PartitionWriter
+    next: int
+    """Offset that must come next."""
+    idle_since: float
+    records: list[Any] = field(default_factory=list)
+    size: int = 0
+    since: float = 0.0
+    """When the oldest buffered record came, by the monotonic clock."""
+    gap: int | None = None
+    """First offset that was skipped since the last flush: markers and aborted records, unless the log lost some."""
+    flush: asyncio.Task[None] | None = None
+    flushing: int = 0
+    """Bytes in the running flush."""
+    leaving: bool = False
+    paused: bool = False
+
+    def take(self, records: list[Any], now: float) -> None:
+        """Add records that follow.
+
+        Raises:
+            LogMismatch: they do not follow.
+        """
+        first = records[0].offset
+        if first < self.next:
+            raise LogMismatch(
+                f"{self.writer.log} went back from offset {self.next} to {first}: the topic was truncated or made "
+                "anew; give the sink another log id or another evidence directory, and look for what became of the topic"
+            )
+        if first > self.next and self.gap is None:
+            self.gap = self.next
+        if not self.records:
+            self.since = now
+        self.records.extend(records)
+        self.size += sum([record.serialized_value_size for record in records])
+        self.next = records[-1].offset + 1
+
+    def swap(self) -> tuple[list[Any], int | None]:
+        """Give what is buffered, and begin anew."""
+        taken = self.records, self.gap
+        self.flushing = self.size
+        self.records, self.size, self.gap = [], 0, None
+        return taken
+
+
+class Sink:
+    """Stores the evidence topic; `run` it as a service and start it again when it raises a retryable error."""
+
+    def __init__(
+        self,
+        *,
+        kafka: KafkaSettings,
+        store: EvidenceStore,
+        log_id: str,
+        dead_letter: DeadLetter,
+        freshness_s: float = 5.0,
+        max_rows: int = 50_000,
+        group: str | None = None,
+        observe: SinkObserver | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """Describe the sink; nothing is opened yet.
+
+        Args:
+            kafka: how to reach the broker.
+            store: where the evidence goes.
+            log_id: identity of the cluster that the topic lives on.
+            dead_letter: takes records that are no evidence events; awaited before their offsets count as stored.
+            freshness_s: an event is readable at most this many seconds after it is in the log, also without new ones.
+            max_rows: a partition is written out when it has buffered this many records.
+            group: consumer group; None takes the pipeline's own.
+            observe: is told what happens, for metrics.
+            now: the wall clock, in seconds since 1970.
+        """
+        self._settings = kafka
+        self._store = store
+        self._log_id = log_id
+        self._dead_letter = dead_letter
+        self._max_rows = max_rows
+        self._max_age_s = freshness_s * 0.6
+        self._poll_ms = max(10, min(200, int(freshness_s * 50)))
+        self._group = kafka.group("sink") if group is None else group
+        self._topic = kafka.name(EVIDENCE)
+        self._observe: SinkObserver = observe or Unobserved()
+        self._now = now
+        self._parts: dict[TopicPartition, _Partition] = {}
+        self._failure: BaseException | None = None
+        self._stopping = False
+
+    async def run(self) -> None:
+        """Store evidence until cancelled; then write out what is buffered and give the partitions back.
+
+        Raises:
+            BrokerUnavailable: no broker answers.
+            KafkaError: the broker refuses something.
+            LogMismatch: the store and the topic do not belong together, or offsets were lost between them.
+            PartitionHeld: another process writes a partition that this one was assigned.
+            StoreError: the files of a partition are not as one writer left them.
+            UnavailableError: the disk fails.
+        """
+        self._failure, self._stopping = None, False
+        consumer = kafka.consumer(self._settings, group=self._group)
+        consumer.subscribe([self._topic], listener=_Listener(self, consumer))
+        try:
+            try:
+                await consumer.start()
+            except (KafkaError, OSError) as error:
+                raise BrokerUnavailable(f"no broker answers at {self._settings.bootstrap}: {error}") from error
+            await self._consume(consumer)
+        except asyncio.CancelledError:
+            await self._drain(consumer)
+            raise
+        finally:
+            await self._close(consumer)
+
+    async def _consume(self, consumer: AIOKafkaConsumer) -> None:
+        while True:
+            if self._failure is not None:
+                raise self._failure
+            batches = await consumer.getmany(timeout_ms=self._poll_ms)
+            now = time.monotonic()
+            for tp, records in batches.items():
+                part = self._parts.get(tp)
+                if part is not None and not part.leaving and records:
+                    part.take(records, now)
+                    self._report_lag(consumer, tp, part)
+            for tp, part in list(self._parts.items()):
+                if part.flush is None and self._is_due(part, now):
+                    end = await self._consumed(consumer, tp, part)
+                    if not part.leaving and part.flush is None and end >= part.writer.position:
+                        self._start_flush(consumer, tp, part, end)
+            self._regulate(consumer)
+
+    def _is_due(self, part: _Partition, now: float) -> bool:
+        if not part.records:
+            return now - part.idle_since >= _IDLE_COVER_S
+        return len(part.records) >= self._max_rows or part.size >= _FLUSH_BYTES or now - part.since >= self._max_age_s
+
+    async def _consumed(self, consumer: AIOKafkaConsumer, tp: TopicPartition, part: _Partition) -> int:
+        """Give the last offset that was seen, markers and aborted records after the last record included."""
+        position = part.next
+        with suppress(TimeoutError, KafkaError):
+            position = await asyncio.wait_for(consumer.position(tp), timeout=0.1)
+        if position > part.next:
+            part.gap = part.next if part.gap is None else part.gap
+            part.next = position
+        part.idle_since = time.monotonic()
+        return part.next - 1
+
+    def _start_flush(self, consumer: AIOKafkaConsumer, tp: TopicPartition, part: _Partition, end: int) -> None:
+        records, gap = part.swap()
+        part.flush = asyncio.create_task(self._flush(consumer, tp, part, records, end, gap))
+        part.flush.add_done_callback(lambda task: self._flush_done(part, task))
+
+    def _flush_done(self, part: _Partition, task: asyncio.Task[None]) -> None:
+        part.flush, part.flushing = None, 0
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failure = self._failure or error
+
+    async def _flush(
+        self,
+        consumer: AIOKafkaConsumer,
+        tp: TopicPartition,
+        part: _Partition,
+        records: list[Any],
+        end: int,
+        gap: int | None,
+    ) -> None:
+        if gap is not None:
+            beginning = (await consumer.beginning_offsets([tp]))[tp]
+            if beginning > gap:
+                raise _lost(part.writer, gap, beginning)
+        begun = time.perf_counter()
+        parsed = await asyncio.to_thread(_parse, records, tp.partition)
+        if parsed.rejects:
+            await self._dead_letter([_rejected(records[reject.index], reject.error) for reject in parsed.rejects])
+        stamp = records[-1].timestamp / 1000 if records and records[-1].timestamp >= 0 else self._now()
+        day = datetime.fromtimestamp(stamp, UTC).date()
+        written = await asyncio.to_thread(lambda: list(part.writer.append(parsed.table, end=end, day=day)))
+        self._report(records, written, time.perf_counter() - begun)
+        if not part.leaving:
+            with suppress(KafkaError, TimeoutError):  # for lag displays only, and the next flush commits again
+                await asyncio.wait_for(consumer.commit({tp: end + 1}), timeout=_COMMIT_S)
+
+    def _report(self, records: list[Any], written: list[Written], seconds: float) -> None:
+        rows = sum(file.rows for file in written)
+        self._observe.rows(rows)
+        for file in written:
+            self._observe.flushed(file.rows, seconds * file.rows / max(rows, 1), file.size)
+        stamps = [record.timestamp for record in records if record.timestamp >= 0]
+        if stamps:
+            self._observe.freshness(max(0.0, self._now() - min(stamps) / 1000))
+
+    def _report_lag(self, consumer: AIOKafkaConsumer, tp: TopicPartition, part: _Partition) -> None:
+        stable = consumer.last_stable_offset(tp)
+        if stable is not None:
+            self._observe.lag(tp.partition, max(0, stable - part.next))
+
+    def _regulate(self, consumer: AIOKafkaConsumer) -> None:
+        """Pause the fetching of partitions that hold too much, and let them go on when they hold less."""
+        held = sum(part.size + part.flushing for part in self._parts.values())
+        for tp, part in self._parts.items():
+            much = held > _BUFFER_BYTES or len(part.records) >= 2 * self._max_rows
+            if part.leaving or part.paused == much:
+                continue
+            if much and part.records:
+                consumer.pause(tp)
+                part.paused = True
+            elif not much:
+                consumer.resume(tp)
+                part.paused = False
+
+    async def assign(self, consumer: AIOKafkaConsumer, assigned: Iterable[TopicPartition]) -> None:
+        """Become the writer of partitions; a failure ends `run`, because the consumer would swallow it here."""
+        fresh = [tp for tp in assigned if tp not in self._parts]
+        try:
+            beginnings = await consumer.beginning_offsets(fresh) if fresh else {}
+            ends = await consumer.end_offsets(fresh) if fresh else {}
+            for tp in fresh:
+                writer = await self._open(tp, beginnings[tp])
+                if writer is None:
+                    return
+                self._parts[tp] = _Partition(writer, writer.position, time.monotonic())
+                _check_bounds(writer, beginnings[tp], ends[tp])
+                consumer.seek(tp, writer.position)
+        except Exception as error:  # noqa: BLE001 - run() raises it
+            self._failure = self._failure or error
+
+    async def _open(self, tp: TopicPartition, beginning: int) -> PartitionWriter | None:
+        deadline = time.monotonic() + self._store.lock_wait_s
+        while not self._stopping:
+            try:
+                return await asyncio.to_thread(
+                    self._store.open, self._log_id, tp.topic, tp.partition, beginning=beginning, wait_s=0
+                )
+            except PartitionHeld:
+                if time.monotonic() >= deadline:
+                    raise
+                await asyncio.sleep(_LOCK_POLL_S)
+        return None
+
+    async def revoke(self, consumer: AIOKafkaConsumer, revoked: Iterable[TopicPartition]) -> None:
+        """Write out what is buffered of some partitions and give them back."""
+        leaving = {tp: self._parts[tp] for tp in revoked if tp in self._parts}
+        for part in leaving.values():
+            part.leaving = True
+        for tp, part in leaving.items():
+            await self._finish(consumer, tp, part)
+            await asyncio.to_thread(part.writer.close)
+            self._parts.pop(tp, None)
+
+    async def _finish(self, consumer: AIOKafkaConsumer, tp: TopicPartition, part: _Partition) -> None:
+        """Wait for the running flush, then write out what came since; failures are kept for `run`."""
+        if part.flush is not None:
+            await asyncio.wait([part.flush])
+        if part.records and self._failure is None:
+            self._start_flush(consumer, tp, part, part.next - 1)
+            if part.flush is not None:
+                await asyncio.wait([part.flush])
+
+    async def _drain(self, consumer: AIOKafkaConsumer) -> None:
+        self._stopping = True
+        for part in self._parts.values():
+            part.leaving = True
+        finishing = [self._finish(consumer, tp, part) for tp, part in self._parts.items()]
+        try:
+            async with asyncio.timeout(_DRAIN_S):
+                await asyncio.gather(*finishing)
+        except TimeoutError:
+            log.warning("the sink stops without having written all that it had read; the next start reads it again")
+        if self._failure is not None:
+            log.warning(
+                "the sink could not write all that it had read, the next start reads it again: %s", self._failure
+            )
+
+    async def _close(self, consumer: AIOKafkaConsumer) -> None:
+        self._stopping = True
+        for part in self._parts.values():
+            part.leaving = True
+            if part.flush is not None:
+                part.flush.cancel()  # a file that is being written is finished by its thread before close() returns
+        for part in self._parts.values():
+            await asyncio.to_thread(part.writer.close)
+        self._parts.clear()
+        await consumer.stop()
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships no types
+    """Passes assignments on to the sink."""
+
+    def __init__(self, sink: Sink, consumer: AIOKafkaConsumer) -> None:
+        self._sink = sink
+        self._consumer = consumer
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        """Called before a rebalance, while the partitions are still ours."""
+        await self._sink.revoke(self._consumer, revoked)
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        """Called after it, before anything is fetched."""
+        await self._sink.assign(self._consumer, assigned)
+
+
+def _parse(records: list[Any], partition: int) -> Parsed:
+    return parse(
+        [record.value for record in records],
+        partition=partition,
+        offsets=[record.offset for record in records],
+        timestamps_ms=[record.timestamp for record in records],
+    )
+
+
+def _rejected(record: Any, error: Any) -> RejectedRecord:
+    value: bytes = record.value or b""
+    return RejectedRecord(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        timestamp_ms=record.timestamp,
+        key=record.key,
+        sha256=hashlib.sha256(value).hexdigest(),
+        size=len(value),
+        code=error.code,
+        message=str(error),
+    )
+
+
+def _check_bounds(writer: PartitionWriter, beginning: int, end: int) -> None:
+    if writer.position > end:
+        raise LogMismatch(
+            f"the evidence store is ahead of the topic: {writer.log} is stored up to offset {writer.position - 1}, and "
+            f"the log ends at {end}; the topic was made anew under the same log id, or lost records. Give the sink "
+            "another log id, or restore the topic"
+        )
+    if writer.position < beginning:
+        raise _lost(writer, writer.position, beginning)
+
+
+def _lost(writer: PartitionWriter, first: int, beginning: int) -> LogMismatch:
+    return LogMismatch(
+        f"{writer.log}: the log begins at offset {beginning}, so offsets {first} to {beginning - 1} are gone and were "
+        "never stored (the topic's retention passed while no sink ran); keep this directory as it is, and go on with "
+        "another evidence directory"
+    )
