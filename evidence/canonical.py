@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import Any
+
+import orjson
 
 
 def canonical_json(value: Any) -> bytes:
     """Give the RFC 8785 form of a JSON value made of strings, integers, booleans, nulls, lists and objects.
 
-    Object names are sorted by their UTF-16 code units and nothing is written between tokens. Floats are refused:
-    RFC 8785 prescribes ECMAScript's form for them, and what we hash holds none.
+    Object names are sorted and nothing is written between tokens. Two things are refused rather than written in a form
+    of our own: floats, for which RFC 8785 prescribes ECMAScript's form, and names that are not ASCII, which it sorts by
+    UTF-16 code units. What we hash holds neither.
 
     Raises:
-        TypeError: the value holds a float or something that is not JSON.
+        TypeError: the value holds a float, a name that is not ASCII, or something that is not JSON.
     """
-    return json.dumps(_sorted(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    _check(value)
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
-def _sorted(value: Any) -> Any:
+def _check(value: Any) -> None:
+    if isinstance(value, str | bool | int) or value is None:
+        return
     if isinstance(value, dict):
-        return {name: _sorted(value[name]) for name in sorted(value, key=lambda name: name.encode("utf-16-be"))}
+        for name, item in value.items():
+            if not isinstance(name, str) or not name.isascii():
+                raise TypeError(f"cannot be hashed canonically: the name {name!r}")
+            _check(item)
+        return
     if isinstance(value, list | tuple):
-        return [_sorted(item) for item in value]
-    if value is None or isinstance(value, str | bool | int):
-        return value
+        for item in value:
+            _check(item)
+        return
     raise TypeError(f"cannot be hashed canonically: {type(value).__name__}")
 
 

@@ -10,6 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Final
 
+import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
@@ -51,7 +52,7 @@ class Record(BaseModel):
 
     def digest(self) -> str:
         """Give the SHA-256, in hex, of the record's canonical form (RFC 8785, fields that are None left out)."""
-        return sha256_hex(canonical_json(self.model_dump(mode="json", by_alias=True, exclude_none=True)))
+        return sha256_hex(canonical_json(orjson.loads(self.to_json())))
 
 
 class EventType(StrEnum):

@@ -121,6 +121,7 @@ class Serving:
     _pending: list[Outgoing] = field(init=False, default_factory=list)
     _attempts: list[Attempt] = field(init=False, default_factory=list)
     _waybill: Waybill | None = field(init=False, default=None)
+    _waybill_hash: str | None = field(init=False, default=None)
     _crossed: bool = field(init=False, default=False)
     _number: int = field(init=False, default=0)
     _cost: float = field(init=False, default=0.0)
@@ -173,6 +174,7 @@ class Serving:
         self._number = entry.attempt
         self._crossed = True
         self._waybill = self.work.waybills.get(entry.route)
+        self._waybill_hash = self._waybill.digest() if self._waybill else None
         route = self.kitchen.table.by_name.get(entry.route)
         failure = Failure(
             code="worker_lost",
@@ -288,11 +290,12 @@ class Serving:
         """Make the intent durable: evidence and ledger, before the first byte leaves."""
         work, now = self.work, self.kitchen.clock()
         self._waybill = contract = work.waybills[route.name]
+        self._waybill_hash = contract.digest()
         self._say(
             EventType.MODEL_INTENDED,
             now,
             route=ref,
-            waybill_hash=contract.digest(),
+            waybill_hash=self._waybill_hash,
             policy=self._policy("allow", f"{route.name}:allowed"),
             classification=work.classification,
             **about,
@@ -473,7 +476,7 @@ class Serving:
             left_the_site=self._crossed,
             attempts=tuple(self._attempts),
             waybill=contract,
-            waybill_hash=contract.digest() if contract else None,
+            waybill_hash=self._waybill_hash,
             retained=answer.retained if answer else None,
             cost_usd=self._cost,
         )
