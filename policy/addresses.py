@@ -17,7 +17,7 @@ _FILES = frozenset(
 _AT = r"(?:@|%40|&#64;|&#x40;|&commat;|\\u0040)"
 _EMAIL = (
     r"(?i)((?:[a-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}|\"[^\"\r\n]{1,62}\")"
-    r"(?:" + _AT + r"(?:\r?\n[ \t>|]{0,8})?| {1,2}@ {1,2})"
+    r"(?:" + _AT + r"(?:\r?\n[ \t>|]{0,8})?| {0,2}@ {1,2})"
     r"(?:(?:[a-z0-9-]{1,63}(?: ?\. ?|\.\r?\n[ \t]{0,8}|\[\.\]|\(\.\))){1,8}[a-z][a-z0-9-]{0,61}[a-z]"
     r"|\[[0-9a-f.:]{7,45}\]))"
 )
@@ -47,7 +47,7 @@ def _email(text: str, match: Any) -> Span | None:
         return None
     if local.lower().endswith("git") and text[end : end + 1] == ":":
         return None  # git@host:owner/name names a repository
-    spaced = re.search(r" @ | \.|\. ", found) is not None
+    spaced = re.search(r"@ | \.|\. ", found) is not None
     if spaced and top not in _TOP:
         return None  # "Sat. lunch @ Nobu. Then home" is a sentence
     if re.search(r"\. ", found) and found[-1:].islower() != found[:1].islower() and found.split(". ")[-1][:1].isupper():

@@ -39,7 +39,7 @@ _WORDS = 48
 # lends its name to what follows it.
 _CONTEXT = {
     "phone": re.compile(
-        r"(?i)(?:\b(?:tele)?(?:phone|fon|fono|foon|fax|telefax)\w{0,8}|\bt[eé]l\b|\bmob(?:ile)?\b|\bcell(?:ulare?)?\b"
+        r"(?i)(?:\b(?:tele)?(?:phone|fon|fono|foon|fax|telefax)\w{0,8}|\bt[eé]l\b|\bph\b[.:]|\bmob(?:ile)?\b|\bcell(?:ulare?)?\b"
         r"|\bmovil\b|\bhandy\b|\bwhats ?app\b|\bsms\b|\btext me\b"
         r"|\bcall(?: me| us| him| her| them)?\b(?! (?:id|number \d))"
         r"|\bring\b|\breach (?:me|us|him|her|them)\b|\bdial\b|\bnumero\b|\brufnummer\b|\bhotline\b"

@@ -129,7 +129,7 @@ _STRONG = (
 _ASSIGNMENT = (
     r"(?i)(" + _STRONG + r")s?[a-z0-9_-]{0,24}(?:[\"'`*]{1,2}\]?)?"
     r"(?:\s(?:for|to|of|on)\s[a-z0-9 '._-]{1,40}?)?"
-    r"(\s{0,3}(?:=>|:=|={1,3}|:|\sis:?\s|\swas:?\s|\sist:?\s|\ses:?\s|\sest:?\s)\s{0,3}[*@]{0,2})"
+    r"(\s{0,3}(?:=>|:=|={1,3}|:|\sis:?\s|\swas:?\s|\sist:?\s|\slautet:?\s|'s\s|\ses:?\s|\sest:?\s)\s{0,3}[*@]{0,2})"
     r"(?:\"([^\"\r\n]{4,200})\"|'([^'\r\n]{4,200})'|`([^`\r\n]{4,200})`|([^\s\"'`<>]{4,200}))"
 )
 _QUOTED = (
@@ -234,6 +234,18 @@ SECRETS: tuple[Finder, ...] = (
         r"(?i)bearer[\s:]",
         rf"(?i)bearer[\s:]{{1,3}}((?:{_WRAP}[A-Za-z0-9._~+/=-]){{16}}[A-Za-z0-9._~+/=-]*)",
         _bearer,
+    ),
+    finder(
+        "authorization",
+        r"(?i)authorization",
+        r"(?i)authorization[\"']?\s{0,2}[:=]\s{0,2}[\"']?(?:[a-z]{2,16}\s{1,2})?([A-Za-z0-9._~+/=-]{16,})",
+        _bearer,
+    ),
+    finder(
+        "url_password",
+        r"(?i)curl\s",
+        r"(?i)curl\s[^\r\n]{0,200}?(?:-u|--user)[ =]['\"]?[^\s:'\"]{1,64}:([^\s'\"]{3,128})",
+        _url_password,
     ),
     finder("authorization", r"(?i)basic\s", r"(?i)basic\s{1,3}([A-Za-z0-9+/]{8,400}={0,2})", _basic),
     finder(
