@@ -193,21 +193,17 @@ def _sink(checked: Plan, metrics: Metrics) -> host.RunStage:
     store = EvidenceStore(settings.evidence, settings.site)
 
     async def run() -> None:
-        rejects = SinkRejects(kafka, metrics, utc_now)
-        try:
-            sink = Sink(
-                kafka=kafka,
-                store=store,
-                log_id=checked.log_id,
-                freshness_s=settings.freshness_seconds,
-                max_rows=settings.sink_rows,
-                group=kafka.group("sink"),
-                dead_letter=rejects,
-                observe=SinkMetrics(kafka, metrics),
-            )
-            await sink.run()
-        finally:
-            await rejects.close()
+        sink = Sink(
+            kafka=kafka,
+            store=store,
+            log_id=checked.log_id,
+            freshness_s=settings.freshness_seconds,
+            max_rows=settings.sink_rows,
+            group=kafka.group("sink"),
+            dead_letter=SinkRejects(kafka, metrics, utc_now, log_id=checked.log_id, site=settings.site),
+            observe=SinkMetrics(kafka, metrics),
+        )
+        await sink.run()
 
     return run
 
