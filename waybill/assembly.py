@@ -26,10 +26,10 @@ from streams.metrics import Metrics
 from streams.processors.routing import Endpoint
 from streams.sink import Sink
 from streams.stages import admission, dispatch
+from streams.stages.account import Kitchen
 from streams.stages.admit import Rules
 from streams.stages.correlation import Correlation
 from streams.stages.dispatch import Limits
-from streams.stages.serve import Kitchen
 from streams.telemetry import Exporter
 from waybill.observers import SinkMetrics, SinkRejects
 from waybill.settings import Settings

@@ -24,9 +24,10 @@ from streams.kafka import KafkaSettings
 from streams.ledger import Ledger, rebuild
 from streams.metrics import Metrics
 from streams.response import DeadLetter
+from streams.stages.account import Kitchen, Served
 from streams.stages.admit import outgoing
 from streams.stages.lanes import LaneStage
-from streams.stages.serve import Kitchen, Served, Serving
+from streams.stages.serve import Serving
 from streams.story import event_id, intake_id, span_id, traceparent
 from streams.topics import DEADLETTER, LEDGER, WORK_HOSTED, WORK_LOCAL
 from streams.transactions import Batch, Outgoing, Writer, committed_position

@@ -1,0 +1,438 @@
+"""What is told of one admitted request on its way through dispatch: events, ledger entries, and at last its response.
+
+Nothing is decided here and nothing is sent: the account gathers records, and whoever serves the request commits them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from evidence.canonical import sha256_hex
+from evidence.records import (
+    EventType,
+    Failure,
+    Outcome,
+    Placement,
+    PolicyRef,
+    Position,
+    RouteRef,
+    Stage,
+    Usage,
+)
+from inference.backend import Backend, Completion
+from inference.errors import BackendError, NotSent, Rejected
+from inference.routes import RouteConfig, RouteTable
+from policy.contract import Waybill
+from streams import envelope
+from streams.metrics import Metrics
+from streams.processors.classification import Scanner
+from streams.processors.retention import Kept, keep
+from streams.processors.routing import Endpoint
+from streams.response import Attempt, Output, Receipt, Response
+from streams.stages.admit import asked, outgoing, said_of
+from streams.story import Story, event_id, span_id, traceparent
+from streams.topics import EVIDENCE, LEDGER, RESPONSES, Topic
+from streams.transactions import Outgoing
+from streams.work import LedgerEntry, Work
+
+
+@dataclass(frozen=True, slots=True)
+class Kitchen:
+    """What serving needs, made once."""
+
+    table: RouteTable
+    """Who may answer what, as it is now."""
+
+    endpoints: Mapping[str, Endpoint]
+    """Where routes lead."""
+
+    backends: Mapping[str, Backend]
+    """Who answers, by endpoint."""
+
+    scanner: Scanner
+    """Finds what retention forbids."""
+
+    site: str
+    """Where this runs."""
+
+    name: Callable[[Topic], str]
+    """A topic's name on the broker."""
+
+    clock: Callable[[], datetime]
+    """The time, in UTC."""
+
+    metrics: Metrics
+    """Counts."""
+
+
+@dataclass(slots=True)
+class Served:
+    """How a request ended, to be committed together with its position."""
+
+    records: list[Outgoing]
+    """Response, evidence and ledger entry."""
+
+    entry: LedgerEntry | None
+    """The ledger entry among them, where there is one."""
+
+    outcome: Outcome
+    """How it ended."""
+
+    placement: str
+    """Where it was answered: `local`, `hosted` or `none`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a good call gave."""
+
+    route: RouteRef
+    """Who answered."""
+
+    completion: Completion
+    """The answer as it came; its text is never written."""
+
+    kept: Kept
+    """What may be written of it."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One attempt, while it is under way."""
+
+    route: RouteConfig
+    """Where it goes."""
+
+    ref: RouteRef
+    """The same, as evidence names it."""
+
+    call_id: str
+    """Its id; for a hosted call the event id of its intent."""
+
+    traceparent: str
+    """Trace context of its hop."""
+
+    about: dict[str, Any]
+    """What every event of it says."""
+
+    started_at: datetime
+    """When it began."""
+
+    seconds: float = 0.0
+    """How long it took."""
+
+    @property
+    def hosted(self) -> bool:
+        """Whether it crosses."""
+        return self.route.placement is Placement.HOSTED
+
+
+class Account:
+    """Gathers the records of one work record."""
+
+    def __init__(self, kitchen: Kitchen, work: Work, place: Position) -> None:
+        self.attempts: list[Attempt] = []
+        self.cost_usd = 0.0
+        self._kitchen = kitchen
+        self._work = work
+        self._place = place
+        self._pending: list[Outgoing] = []
+        self._waybill: Waybill | None = None
+        self._waybill_hash: str | None = None
+        self._crossed = False
+        self._number = 0
+        self._story = Story(
+            stage=Stage.DISPATCH,
+            intake=work.intake_id,
+            sequence=work.next_sequence,
+            span=span_id(work.intake_id, "dispatch"),
+            parent_span_id=work.parent_span_id,
+            trace_id=work.trace_id,
+            **said_of(work.request, kitchen.site, work.identity),
+        )
+
+    def take(self) -> list[Outgoing]:
+        """Give what has gathered, and begin anew."""
+        taken, self._pending = self._pending, []
+        return taken
+
+    def denied(self, route: RouteConfig, objection: str) -> None:
+        """Say that policy no longer allows a route."""
+        self._say(
+            EventType.POLICY_DECIDED, self._kitchen.clock(), policy=self._policy("deny", f"{route.name}:{objection}")
+        )
+
+    def begin(self, route: RouteConfig) -> Call:
+        """Open an attempt; for a hosted one, this says the intent, which must be durable before the call is made."""
+        kitchen, work = self._kitchen, self._work
+        self._number += 1
+        span = span_id(work.intake_id, f"attempt-{self._number}")
+        call = Call(
+            route=route,
+            ref=route.ref(kitchen.endpoints[route.endpoint].provider),
+            call_id=event_id(work.intake_id, self._story.sequence),
+            traceparent=traceparent(work.trace_id, span),
+            about={"attempt": self._number, "span_id": span, "parent_span_id": work.parent_span_id},
+            started_at=kitchen.clock(),
+        )
+        if call.hosted:
+            call.about["intent_id"] = call.call_id
+            self._intend(call)
+        return call
+
+    def _intend(self, call: Call) -> None:
+        work, now, name = self._work, call.started_at, call.route.name
+        self._take_waybill(name)
+        self._say(
+            EventType.MODEL_INTENDED,
+            now,
+            route=call.ref,
+            waybill_hash=self._waybill_hash,
+            policy=self._policy("allow", f"{name}:allowed"),
+            classification=work.classification,
+            **call.about,
+        )
+        entry = self._entry("intended", now, attempt=self._number, intent_id=call.call_id, route=name)
+        self._write(LEDGER, work.scope.encode(), entry.to_json(), envelope.LEDGER_TYPE, call.call_id, now)
+
+    def interrupted(self, entry: LedgerEntry) -> Failure:
+        """Say that a call was intended before a crash and that its end is not known."""
+        if entry.route is None or entry.attempt is None:
+            raise RuntimeError(f"the ledger holds no intent for interrupted work {self._work.intake_id}")
+        self._story.sequence = entry.next_sequence
+        self._number = entry.attempt
+        self._crossed = True
+        contract = self._take_waybill(entry.route)
+        ref = RouteRef(
+            name=entry.route,
+            placement=Placement.HOSTED,
+            provider=contract.destination.provider,
+            model=contract.model_route.partition("/")[2],
+            region=contract.destination.region,
+        )
+        failure = Failure(
+            code="worker_lost",
+            message="the worker ended between the intent and the answer; the call may have been made",
+        )
+        self._say(
+            EventType.MODEL_FAILED,
+            self._kitchen.clock(),
+            route=ref,
+            failure=failure,
+            attempt=entry.attempt,
+            intent_id=entry.intent_id,
+            span_id=span_id(self._work.intake_id, f"attempt-{entry.attempt}"),
+        )
+        self.attempts.append(
+            Attempt(
+                attempt=entry.attempt,
+                route=ref,
+                outcome=failure.code,
+                intent_id=entry.intent_id,
+                started_at_utc=entry.recorded_at_utc,
+                duration_ms=0,
+            )
+        )
+        return failure
+
+    def failed(self, call: Call, error: BackendError) -> Failure:
+        """Say that an attempt failed."""
+        self._crossed |= call.hosted and not isinstance(error, NotSent)
+        ref = call.ref.model_copy(update={"provider": error.provider}) if error.provider else call.ref
+        failure = Failure(code=error.code, message=str(error)[:2000], retryable=not isinstance(error, Rejected))
+        self._say(
+            EventType.MODEL_FAILED,
+            self._kitchen.clock(),
+            route=ref,
+            failure=failure,
+            duration_ms=call.seconds * 1000,
+            **call.about,
+        )
+        self._attempted(call, ref, error.code)
+        return failure
+
+    def completed(self, call: Call, completion: Completion) -> Answer:
+        """Filter an answer in memory and say what came; only what may be kept is ever in a record."""
+        route, metrics = call.route, self._kitchen.metrics
+        self._crossed |= call.hosted
+        ref = RouteRef(
+            name=route.name,
+            placement=route.placement,
+            provider=completion.provider,
+            model=completion.model,
+            region=route.region,
+        )
+        usage = Usage(
+            input_tokens=completion.input_tokens,
+            output_tokens=completion.output_tokens,
+            cost_usd=route.price.cost(completion.input_tokens, completion.output_tokens),
+        )
+        self.cost_usd += usage.cost_usd
+        kept = keep(completion.text, route.answer, self._kitchen.scanner)
+        encoded, first, now = kept.text.encode(), completion.first_chunk_s, self._kitchen.clock()
+        self._say(
+            EventType.MODEL_COMPLETED,
+            now,
+            route=ref,
+            usage=usage,
+            response_id=completion.response_id or None,
+            duration_ms=call.seconds * 1000,
+            first_chunk_ms=None if first is None else first * 1000,
+            output_sha256=sha256_hex(encoded),
+            output_bytes=len(encoded),
+            **call.about,
+        )
+        if kept.retained.action != "keep":
+            self._say(EventType.RESPONSE_FILTERED, now, route=ref, retained=kept.retained, **call.about)
+        self._attempted(call, ref, "refused" if completion.refused else "completed", usage)
+        metrics.tokens.labels(route.name, "input").inc(usage.input_tokens)
+        metrics.tokens.labels(route.name, "output").inc(usage.output_tokens)
+        metrics.cost.labels(route.name).inc(usage.cost_usd)
+        return Answer(ref, completion, kept)
+
+    def end(
+        self,
+        outcome: Outcome,
+        *,
+        answer: Answer | None = None,
+        failure: Failure | None = None,
+        duplicate_of: str | None = None,
+        ledger: bool = True,
+    ) -> Served:
+        """Say how the request ended, and give all that is still to be committed.
+
+        Args:
+            outcome: how.
+            answer: what answered it.
+            failure: why nothing did.
+            duplicate_of: the request whose response stands for this one.
+            ledger: whether this request holds its idempotency scope.
+        """
+        work, now = self._work, self._kitchen.clock()
+        self._say(
+            EventType.REQUEST_ENDED,
+            now,
+            span_id=work.parent_span_id,
+            parent_span_id=work.root_span_id,
+            outcome=outcome,
+            failure=failure,
+            classification=work.classification,
+            route=answer.route if answer else None,
+            retained=answer.kept.retained if answer else None,
+            duplicate_of=duplicate_of,
+            duration_ms=max(0.0, (now - work.admitted_at_utc).total_seconds() * 1000),
+            usage=_total(self.attempts),
+        )
+        last = event_id(work.intake_id, self._story.sequence - 1)
+        written = answer is not None and not answer.kept.withheld
+        response = Response(
+            request_id=work.request.request_id,
+            correlation_id=work.request.correlation_id,
+            outcome=outcome,
+            ended_at_utc=now,
+            output=Output(text=answer.kept.text, finish_reason=answer.completion.finish_reason)
+            if answer and written
+            else None,
+            failure=failure,
+            duplicate_of=duplicate_of,
+            receipt=self._receipt(answer),
+        )
+        key = work.request.request_id.encode()
+        self._write(RESPONSES, key, response.to_json(), envelope.RESPONSE_TYPE, last, now)
+        entry = None
+        if ledger:
+            entry = self._entry("ended", now, outcome=outcome)
+            self._write(LEDGER, work.scope.encode(), entry.to_json(), envelope.LEDGER_TYPE, last, now)
+        return Served(self.take(), entry, outcome, answer.route.placement.value if answer else "none")
+
+    def _receipt(self, answer: Answer | None) -> Receipt:
+        work = self._work
+        return Receipt(
+            intake_id=work.intake_id,
+            trace_id=work.trace_id,
+            asked=asked(work.request),
+            identity=work.identity,
+            classification=work.classification,
+            policy=work.policy,
+            served_by=answer.route if answer else None,
+            left_the_site=self._crossed,
+            attempts=tuple(self.attempts),
+            waybill=self._waybill,
+            waybill_hash=self._waybill_hash,
+            retained=answer.kept.retained if answer else None,
+            cost_usd=self.cost_usd,
+        )
+
+    def _attempted(self, call: Call, ref: RouteRef, outcome: str, usage: Usage | None = None) -> None:
+        self.attempts.append(
+            Attempt(
+                attempt=self._number,
+                route=ref,
+                outcome=outcome,
+                intent_id=call.about.get("intent_id"),
+                started_at_utc=call.started_at,
+                duration_ms=call.seconds * 1000,
+                usage=usage,
+            )
+        )
+        self._kitchen.metrics.attempts.labels(ref.name, ref.provider, outcome).inc()
+
+    def _take_waybill(self, route: str) -> Waybill:
+        self._waybill = contract = self._work.waybills[route]
+        self._waybill_hash = contract.digest()
+        return contract
+
+    def _policy(self, decision: str, reason: str) -> PolicyRef:
+        table = self._kitchen.table
+        return PolicyRef(
+            decision=decision, policy_id=table.policy_id, policy_version=table.policy_version, reasons=(reason,)
+        )
+
+    def _entry(self, state: Literal["intended", "ended"], at: datetime, **fields: Any) -> LedgerEntry:
+        work = self._work
+        return LedgerEntry(
+            request_id=work.request.request_id,
+            intake_id=work.intake_id,
+            fingerprint=work.fingerprint,
+            state=state,
+            work=self._place,
+            recorded_at_utc=at,
+            next_sequence=self._story.sequence,
+            **fields,
+        )
+
+    def _say(self, event_type: EventType, at: datetime, **fields: Any) -> None:
+        event = self._story.event(event_type, at, **fields)
+        key = self._work.request.request_id.encode()
+        self._write(EVIDENCE, key, event.to_json(), envelope.EVIDENCE_TYPE, event.event_id, at)
+
+    def _write(self, topic: Topic, key: bytes, value: bytes, ce_type: str, identity: str, at: datetime) -> None:
+        work = self._work
+        self._pending.append(
+            outgoing(
+                self._kitchen.name(topic),
+                key,
+                value,
+                ce_type,
+                identity,
+                f"/waybill/{self._kitchen.site}/dispatch",
+                at,
+                work.request.request_id,
+                traceparent(work.trace_id, self._story.span),
+                work.trace_state,
+            )
+        )
+
+
+def _total(attempts: Sequence[Attempt]) -> Usage | None:
+    used = [attempt.usage for attempt in attempts if attempt.usage is not None]
+    if not used:
+        return None
+    return Usage(
+        input_tokens=sum(usage.input_tokens for usage in used),
+        output_tokens=sum(usage.output_tokens for usage in used),
+        cost_usd=sum(usage.cost_usd for usage in used),
+    )
