@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from openai_rig import openai_rig
 from triton_fixtures import NEVER_LOADS, installed_gguf
 
 from inference.backend import Backend, Message, ModelCall
@@ -89,12 +90,6 @@ RIGS: dict[str, RigMaker] = {
     "scripted": scripted_rig,
     "triton": triton_rig,
     "in-process": in_process_rig,
+    "openai": openai_rig,
 }
 """Every implementation of the seam, by name."""
-
-try:
-    from openai_rig import openai_rig
-except ImportError:  # a checkout without the hosted backend
-    pass
-else:
-    RIGS["openai"] = openai_rig
