@@ -143,7 +143,7 @@ class _Partition:
         if first < self.next:
             raise LogMismatch(
                 f"{self.writer.log} went back from offset {self.next} to {first}: the topic was truncated or made "
-                "anew; give the sink another log id or another evidence directory, and look for what became of the topic"
+                "anew; find out which, and give the sink another log id or another evidence directory"
             )
         if first > self.next and self.gap is None:
             self.gap = self.next
@@ -235,13 +235,19 @@ class Sink:
         while True:
             if self._failure is not None:
                 raise self._failure
+            before = dict(self._parts)
             batches = await consumer.getmany(timeout_ms=self._poll_ms)
             now = time.monotonic()
             for tp, records in batches.items():
-                part = self._parts.get(tp)
-                if part is not None and not part.leaving and records:
-                    part.take(records, now)
-                    self._report_lag(consumer, tp, part)
+                owned = self._parts.get(tp)
+                if owned is None or owned.leaving or not records:
+                    continue
+                if owned is not before.get(tp):
+                    # Assigned while we waited: these may have been fetched from another position than the store's.
+                    consumer.seek(tp, owned.next)
+                    continue
+                owned.take(records, now)
+                self._report_lag(consumer, tp, owned)
             for tp, part in list(self._parts.items()):
                 if part.flush is None and self._is_due(part, now):
                     end = await self._consumed(consumer, tp, part)
@@ -338,9 +344,13 @@ class Sink:
                 writer = await self._open(tp, beginnings[tp])
                 if writer is None:
                     return
+                try:
+                    _check_bounds(writer, beginnings[tp], ends[tp])
+                    consumer.seek(tp, writer.position)
+                except Exception:
+                    writer.close()
+                    raise
                 self._parts[tp] = _Partition(writer, writer.position, time.monotonic())
-                _check_bounds(writer, beginnings[tp], ends[tp])
-                consumer.seek(tp, writer.position)
         except Exception as error:  # noqa: BLE001 - run() raises it
             self._failure = self._failure or error
 
