@@ -59,7 +59,7 @@ class HostSettings:
     """On which port; 0 serves none."""
 
 
-class StageService(Service):  # type: ignore[misc] # the library is untyped
+class StageService(Service):
     """Runs a stage while the worker lives: trouble that may pass starts it again, any other ends the worker."""
 
     abstract = False
@@ -136,28 +136,13 @@ def build(settings: HostSettings, stages: Mapping[str, RunStage], metrics: Metri
         broker_session_timeout=kafka.session_timeout_ms / 1000,
         broker_heartbeat_interval=kafka.session_timeout_ms / 10_000,
     )
-    services: list[StageService] = []
-    for name, run in stages.items():
-        service = StageService(name, run, metrics)
-        services.append(service)
-        app.service(_holder(service))
+    services = [StageService(name, run, metrics) for name, run in stages.items()]
+    # Services stop in the reverse of the order in which they start: admission first, and the sink when all is told.
+    for service in reversed(services):
+        app.add_dependency(service)
     table = _count_dead_letters(app, settings)
     _views(app, services, metrics, table)
     return app
-
-
-def _holder(service: StageService) -> type[Service]:
-    """Faust takes service classes; this one stands for the instance that is made already."""
-
-    class Holder(Service):
-        abstract = False
-
-        def __init__(self, **_: Any) -> None:
-            super().__init__()
-            self.add_dependency(service)
-
-    Holder.__name__ = f"Holder{service.label}"
-    return Holder
 
 
 def _count_dead_letters(app: faust.App, settings: HostSettings) -> Any:

@@ -34,7 +34,7 @@ from streams.telemetry import Exporter
 from waybill.observers import SinkMetrics, SinkRejects
 from waybill.settings import Settings
 
-STAGES: Final = ("admission", "dispatch", "sink", "correlation")
+STAGES: Final = ("admission", "dispatch", "correlation", "sink")
 """Every stage, in the order of a request's way."""
 
 
