@@ -1,0 +1,126 @@
+"""The program: its commands, and what their errors become.
+
+Exit codes: 0 done, 1 failed, 2 usage or configuration, 130 stopped by Ctrl-C. An error is one sentence on standard
+error, never a traceback; `--debug` before the command shows the traceback too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import traceback
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Annotated, Any, Final
+
+import typer
+
+from evidence.errors import ConfigError, WaybillError
+from waybill.cli import dev, doctor, receipt, send, standin, topics, trace, worker
+
+FAILED: Final = 1
+USAGE: Final = 2
+INTERRUPTED: Final = 130
+
+app = typer.Typer(
+    name="waybill",
+    help="Carries AI requests across the boundary between local and hosted models, and proves afterwards what left.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_debug = False
+
+
+def _show_version(asked: bool) -> None:  # noqa: FBT001 - the form of a Typer callback
+    if asked:
+        typer.echo(f"waybill {version('waybill-runtime')}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    show: Annotated[  # noqa: ARG001 - its callback does the work
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,  # noqa: FBT002 - a flag
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: FBT002 - a flag
+) -> None:
+    """Options that stand before the command."""
+    global _debug  # noqa: PLW0603 - the one switch that outlives the parsing
+    _debug = debug
+
+
+def _register(panel: str, *commands: Callable[..., Any]) -> None:
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+
+
+_register("Run", dev.dev, worker.worker)
+app.command("stand-in", rich_help_panel="Run")(standin.stand_in)
+_register("Send and follow", send.send, receipt.receipt, trace.trace)
+_register("Look after it", doctor.doctor)
+app.add_typer(topics.app, name="topics", rich_help_panel="Look after it")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; give the exit code.
+
+    Args:
+        argv: the arguments; the process's own if None.
+    """
+    try:
+        result = app(args=argv, standalone_mode=False)
+    except typer.Exit as exit_:
+        return exit_.exit_code
+    except (KeyboardInterrupt, typer.Abort, asyncio.CancelledError):
+        print("waybill: stopped", file=sys.stderr)  # noqa: T201 - where a program says why it ends
+        return INTERRUPTED
+    except WaybillError as error:
+        return _told(error, USAGE if isinstance(error, ConfigError) else FAILED)
+    except BaseExceptionGroup as group:
+        return _told_first(group)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has gone; nobody is left to tell
+        return FAILED
+    except Exception as error:
+        if _is_usage(error):
+            return _usage(error)
+        raise
+    return result if isinstance(result, int) else 0
+
+
+def _told(error: WaybillError, code: int) -> int:
+    if _debug:
+        traceback.print_exception(error)
+    print(f"waybill: {error}", file=sys.stderr)  # noqa: T201 - the same
+    return code
+
+
+def _told_first(group: BaseExceptionGroup[BaseException]) -> int:
+    """Tell the first error of ours of those that parts of a run raised together."""
+    flat = list(_leaves(group))
+    ours = [error for error in flat if isinstance(error, WaybillError)]
+    if len(ours) == len(flat):
+        chosen = next((error for error in ours if isinstance(error, ConfigError)), ours[0])
+        return _told(chosen, USAGE if isinstance(chosen, ConfigError) else FAILED)
+    if all(isinstance(error, (KeyboardInterrupt, asyncio.CancelledError)) for error in flat):
+        return INTERRUPTED
+    raise group
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found.extend(_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
+    return found
+
+
+def _is_usage(error: Exception) -> bool:
+    # Typer brings its own copy of click, whose errors are told by what they can do.
+    return hasattr(error, "format_message") and hasattr(error, "show") and hasattr(error, "exit_code")
+
+
+def _usage(error: Any) -> int:
+    error.show()
+    return int(error.exit_code)

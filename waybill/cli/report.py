@@ -1,0 +1,50 @@
+"""What `waybill dev` prints when its requests have ended: outcomes, one receipt, one answer out of evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from queries.database import Evidence
+from rich.table import Table
+
+from waybill.cli.lines import Line
+from waybill.cli.options import out
+from waybill.cli.receipts import outcomes_table, receipt_panel
+from waybill.cli.stories import LEFT_THE_BUILDING
+from waybill.cli.traffic import Progress
+
+_QUERY_S = 10.0
+
+
+def report(lines: Sequence[Line], progress: Progress, evidence: Path) -> None:
+    """Print it; blocks while DuckDB reads."""
+    responses = progress.responses
+    rows = [(line.number, found) for line in lines if (found := _found(line, progress)) is not None]
+    out.print()
+    out.print(outcomes_table(rows))
+    shown = next((value for value in responses.values() if _crossed(value)), None) or next(
+        iter(responses.values()), None
+    )
+    if shown is not None:
+        out.print()
+        out.print(receipt_panel(shown))
+    result = Evidence(evidence).query(LEFT_THE_BUILDING, {"ids": sorted(responses)}, _QUERY_S)
+    table = Table(*result.columns, title="What left the building, by SQL over the evidence", title_justify="left")
+    for row in result.rows:
+        table.add_row(*("-" if value is None else str(value) for value in row))
+    out.print()
+    out.print(table)
+    out.print()
+
+
+def _found(line: Line, progress: Progress) -> dict[str, Any] | None:
+    if line.request_id in progress.responses:
+        return progress.responses[line.request_id]
+    return progress.dead.get(line.request_id)
+
+
+def _crossed(response: dict[str, Any]) -> bool:
+    receipt = response.get("receipt") or {}
+    return bool(receipt.get("leftTheSite")) and response["outcome"] == "completed"

@@ -1,0 +1,58 @@
+"""`waybill topics`: make and show the topics."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from waybill.cli.options import Kafka, out, resolve
+
+app = typer.Typer(help="Make and show the topics.", no_args_is_help=True)
+
+
+@app.command()
+def create(
+    kafka: Kafka = None,
+    partitions: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Partitions of each topic: the most workers that share it.")
+    ] = None,
+    replication: Annotated[int | None, typer.Option(metavar="N", min=1, help="Copies of each partition.")] = None,
+) -> None:
+    """Create the topics that are missing; those that are there stay as they are.
+
+    Example: `waybill topics create --kafka kafka:9092 --partitions 12 --replication 3`
+    """
+    settings = resolve(kafka=kafka, partitions=partitions, replication=replication)
+    from waybill.dev_topics import make_topics  # noqa: PLC0415 - `--help` needs none of it
+
+    made = asyncio.run(
+        make_topics(settings.kafka_settings(), partitions=settings.partitions, replication=settings.replication)
+    )
+    out.print(f"created {', '.join(made)}" if made else "all topics are there already")
+
+
+@app.command("list")
+def list_(kafka: Kafka = None) -> int:
+    """Show the topics, what is on them and whether they are there; exit code 1 where one is missing.
+
+    Example: `waybill topics list`
+    """
+    settings = resolve(kafka=kafka)
+    from streams.kafka import partition_counts  # noqa: PLC0415 - `--help` needs none of it
+    from streams.topics import ALL, DAY_MS  # noqa: PLC0415 - the same
+
+    cluster = settings.kafka_settings()
+    counts = asyncio.run(partition_counts(cluster))
+    table = Table("topic", "partitions", "kept", "what is on it")
+    for topic in ALL:
+        there = str(counts[topic.name]) if topic.name in counts else "[red]missing[/red]"
+        kept = f"up to {topic.retention_ms // DAY_MS} days" + (", compacted" if topic.compacted else "")
+        table.add_row(cluster.name(topic), there, kept, topic.about)
+    out.print(table)
+    missing = [topic.name for topic in ALL if topic.name not in counts]
+    if missing:
+        out.print("run `waybill topics create`")
+    return 1 if missing else 0
