@@ -239,9 +239,9 @@ class Sink:
             batches = await consumer.getmany(timeout_ms=self._poll_ms)
             now = time.monotonic()
             for tp, records in batches.items():
-                owned = self._parts.get(tp)
-                if owned is None or owned.leaving or not records:
+                if tp not in self._parts or self._parts[tp].leaving or not records:
                     continue
+                owned = self._parts[tp]
                 if owned is not before.get(tp):
                     # Assigned while we waited: these may have been fetched from another position than the store's.
                     consumer.seek(tp, owned.next)
