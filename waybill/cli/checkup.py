@@ -8,13 +8,14 @@ import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 import aiohttp
 from aiokafka import TopicPartition
-from queries.database import Evidence
 
 from evidence.errors import ConfigError, PermanentError, RetryableError, UnavailableError, WaybillError
+from queries.database import Evidence
 from streams.brokers.probe import node_count
 from streams.kafka import check_topics, log_identity
 from streams.topics import EVIDENCE
@@ -148,10 +149,16 @@ async def evidence(settings: Settings) -> str:
         raise RetryableError(f"only {free / 1e6:.0f} MB are free at {base}: make room")
     if not folder.exists():
         return f"none yet; {folder} will hold it"
-    result = await asyncio.to_thread(
-        Evidence(folder).query, "select count(*), max(occurred_at) from events", {}, _QUERY_S
-    )
-    count, newest = result.rows[0]
-    if not count:
+    count, newest = await asyncio.to_thread(_extent, folder)
+    if newest is None:
         return f"no events yet in {folder}"
     return f"{count:,} events in {folder}, the newest of {newest:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _extent(folder: Path) -> tuple[int, datetime | None]:
+    with (
+        Evidence(folder) as asked,
+        asked.query("select count(*), max(occurred_at) from events", timeout_s=_QUERY_S) as rows,
+    ):
+        count, newest = next(rows)
+        return count, newest

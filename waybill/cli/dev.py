@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shlex
 import signal
 import sys
 import time
@@ -17,7 +16,7 @@ from uuid import uuid4
 import typer
 
 from evidence.errors import ConfigError
-from waybill.cli.options import Home, out
+from waybill.cli.options import Home, home_flag, out
 from waybill.settings import load
 
 if TYPE_CHECKING:
@@ -37,9 +36,9 @@ def dev(
         Path | None,
         typer.Option("--requests", metavar="FILE.jsonl", help="Send these requests and show what comes of them."),
     ] = None,
-    until_done: Annotated[
+    until_done: Annotated[  # noqa: FBT002 - a flag
         bool, typer.Option("--until-done", help="Stop when every request has ended and its evidence is complete.")
-    ] = False,  # noqa: FBT002 - a flag
+    ] = False,
     home: Home = None,
     kafka: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Use this broker and start none.")] = None,
     broker: Annotated[
@@ -129,7 +128,7 @@ async def _requests(supervisor: Supervisor, lines: tuple[Line, ...]) -> int:
                 group.create_task(traffic.send(shown.changed))
                 group.create_task(traffic.follow(shown.changed))
             complete = await _stories(supervisor, traffic, lines, shown)
-    await asyncio.to_thread(report, lines, traffic.progress, supervisor.settings.evidence)
+    await asyncio.to_thread(report, lines, traffic.progress, supervisor.settings)
     _where(supervisor, lines[0].request_id)
     if complete < len(lines):
         out.print(
@@ -142,7 +141,6 @@ async def _requests(supervisor: Supervisor, lines: tuple[Line, ...]) -> int:
 async def _stories(supervisor: Supervisor, traffic: Traffic, lines: tuple[Line, ...], shown: Display) -> int:
     """Wait until evidence holds every story, as long as the sink may take; give how many it holds."""
     from queries.database import Evidence  # noqa: PLC0415 - as above
-
     from waybill.cli.stories import complete  # noqa: PLC0415 - the same
 
     evidence = Evidence(supervisor.settings.evidence)
@@ -161,7 +159,7 @@ def _where(supervisor: Supervisor, request_id: str = "REQUEST_ID") -> None:
     run, settings = supervisor.run, supervisor.settings
     if run is None:
         return
-    home = "" if settings.home == Path(".waybill").absolute() else f" --home {shlex.quote(str(settings.home))}"
+    home = home_flag(settings.home)
     said = {
         "evidence": str(settings.evidence),
         "logs": str(settings.home / "logs"),

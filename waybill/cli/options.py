@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Final, TextIO
@@ -58,3 +59,8 @@ def resolve(*, home: Path | None = None, kafka: str | None = None, **flags: Any)
     more = {name: value for name, value in known.items() if name not in given}
     endpoints = {name: place.model_dump() for name, place in run.endpoints.items() if name not in settings.endpoints}
     return load(home=home, **{**flags, **more, "endpoints": endpoints})
+
+
+def home_flag(home: Path) -> str:
+    """Give what a command that is shown to be copied needs to find this home; "" where it finds it by itself."""
+    return "" if home.absolute() == Path(".waybill").absolute() else f" --home {shlex.quote(str(home))}"

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from evidence.errors import ConfigError, WaybillError
-from waybill.cli import dev, doctor, receipt, send, standin, topics, trace, worker
+from waybill.cli import ask, dev, doctor, receipt, send, standin, topics, trace, worker
 
 FAILED: Final = 1
 USAGE: Final = 2
@@ -41,9 +41,9 @@ def _show_version(asked: bool) -> None:  # noqa: FBT001 - the form of a Typer ca
 
 @app.callback()
 def program(
-    show: Annotated[  # noqa: ARG001 - its callback does the work
+    show: Annotated[  # noqa: ARG001, FBT002 - a flag, whose callback does the work
         bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
-    ] = False,  # noqa: FBT002 - a flag
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: FBT002 - a flag
 ) -> None:
     """Options that stand before the command."""
@@ -59,6 +59,7 @@ def _register(panel: str, *commands: Callable[..., Any]) -> None:
 _register("Run", dev.dev, worker.worker)
 app.command("stand-in", rich_help_panel="Run")(standin.stand_in)
 _register("Send and follow", send.send, receipt.receipt, trace.trace)
+_register("Ask the evidence", ask.sql, ask.ask)
 _register("Look after it", doctor.doctor)
 app.add_typer(topics.app, name="topics", rich_help_panel="Look after it")
 

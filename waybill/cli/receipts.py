@@ -17,12 +17,17 @@ from waybill.cli.progress import COLOURS
 def outcomes_table(rows: Iterable[tuple[int, dict[str, Any]]]) -> Table:
     """Show how each request ended; rows are the line's number and the response (or the dead letter)."""
     table = Table(
-        title="How the requests ended", title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1)
+        title="How the requests ended",
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        padding=0,
+        expand=True,
     )
     table.add_column("line", justify="right", no_wrap=True)
     for column in ("outcome", "class", "answered by", "left"):
         table.add_column(column, no_wrap=True)
-    table.add_column("what came of it", no_wrap=True, overflow="ellipsis")
+    table.add_column("what came of it", no_wrap=True, overflow="ellipsis", ratio=1)
     for number, response in sorted(rows, key=lambda row: row[0]):
         outcome = response.get("outcome", "rejected")
         receipt = response.get("receipt") or {}
@@ -63,16 +68,16 @@ def receipt_panel(response: dict[str, Any]) -> RenderableType:
         fields.add_row("failure", f"{response['failure']['code']}: {response['failure']['message']}")
     if receipt is None:
         fields.add_row("receipt", "none: the request could not be read, so that it went nowhere")
-        return Panel(fields, title="Response", title_align="left")
+        return Panel(fields, title="Response", title_align="left", expand=False)
     _receipt(fields, receipt)
     parts: list[RenderableType] = [fields]
     if receipt.get("attempts"):
         parts.append(_attempts(receipt["attempts"]))
     if receipt.get("waybill"):
-        parts.append(Panel(_waybill(receipt), title="Waybill", title_align="left"))
+        parts.append(Panel(_waybill(receipt), title="Waybill", title_align="left", expand=False))
     if response.get("output"):
-        parts.append(Panel(Text(response["output"]["text"]), title="Answer", title_align="left"))
-    return Panel(Group(*parts), title="Route receipt", title_align="left")
+        parts.append(Panel(Text(response["output"]["text"]), title="Answer", title_align="left", expand=False))
+    return Panel(Group(*parts), title="Route receipt", title_align="left", expand=False)
 
 
 def _receipt(fields: Table, receipt: dict[str, Any]) -> None:
@@ -101,8 +106,8 @@ def _receipt(fields: Table, receipt: dict[str, Any]) -> None:
 
 
 def _attempts(attempts: list[dict[str, Any]]) -> Table:
-    table = Table(title="Attempts", title_justify="left", pad_edge=False)
-    for column in ("", "route", "provider", "outcome", "ms", "tokens in/out", "intent"):
+    table = Table(box=SIMPLE_HEAD, padding=(0, 2, 0, 0))
+    for column in ("attempt", "route", "provider", "outcome", "ms", "tokens in/out", "intent"):
         table.add_column(column, overflow="fold")
     for attempt in attempts:
         usage, route = attempt.get("usage"), attempt["route"]

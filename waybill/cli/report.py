@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from queries.database import Evidence
-from rich.table import Table
-
+from queries.render import render
 from waybill.cli.lines import Line
-from waybill.cli.options import out
+from waybill.cli.options import home_flag, out
 from waybill.cli.receipts import outcomes_table, receipt_panel
 from waybill.cli.stories import LEFT_THE_BUILDING
 from waybill.cli.traffic import Progress
+from waybill.settings import Settings
 
 _QUERY_S = 10.0
 
 
-def report(lines: Sequence[Line], progress: Progress, evidence: Path) -> None:
+def report(lines: Sequence[Line], progress: Progress, settings: Settings) -> None:
     """Print it; blocks while DuckDB reads."""
     responses = progress.responses
     rows = [(line.number, found) for line in lines if (found := _found(line, progress)) is not None]
@@ -30,12 +29,11 @@ def report(lines: Sequence[Line], progress: Progress, evidence: Path) -> None:
     if shown is not None:
         out.print()
         out.print(receipt_panel(shown))
-    result = Evidence(evidence).query(LEFT_THE_BUILDING, {"ids": sorted(responses)}, _QUERY_S)
-    table = Table(*result.columns, title="What left the building, by SQL over the evidence", title_justify="left")
-    for row in result.rows:
-        table.add_row(*("-" if value is None else str(value) for value in row))
     out.print()
-    out.print(table)
+    out.print("[bold]What left the building[/bold], by SQL over the evidence:")
+    out.print(f'waybill sql "{LEFT_THE_BUILDING}"{home_flag(settings.home)}', markup=False, soft_wrap=True)
+    with Evidence(settings.evidence) as asked:
+        render(asked.query(LEFT_THE_BUILDING, timeout_s=_QUERY_S), "table", out)
     out.print()
 
 

@@ -7,8 +7,6 @@ from typing import Final
 
 from queries.database import Evidence
 
-ENDS: Final = ("request.ended", "request.rejected")
-
 # A story is complete when it ends and has every number from 0 on exactly once.
 _COMPLETE: Final = """
 select request_id, min(source.partition) as partition, min(source."offset") as "offset"
@@ -19,15 +17,10 @@ having bool_or(event_type in ('request.ended', 'request.rejected'))
    and count(*) = max(sequence) + 1 and count(distinct sequence) = count(*)
 """
 
-LEFT_THE_BUILDING: Final = """
-select classification.effective as class, route.provider as provider, route.model as model, purpose,
-       count(*) as calls, count(distinct waybill_hash) as waybills
-from events
-where event_type = 'model.intended' and request_id in (select unnest($ids))
-group by all
-order by all
-"""
-"""What was sent to hosted providers, from the intents that were durable before each call."""
+LEFT_THE_BUILDING: Final = (
+    "select purpose, class, provider, model, result, count(*) as calls from crossings group by all order by all"
+)
+"""What went to hosted providers: from the intents that were durable before each call."""
 
 
 def complete(
@@ -45,6 +38,6 @@ def complete(
         WaybillError: the store cannot be asked.
     """
     readable = set(ids) - set(unreadable.values())
-    rows = evidence.query(_COMPLETE, {"ids": sorted(readable)}, timeout_s).rows
-    found = {row[0] if row[0] in readable else unreadable.get((row[1], row[2])) for row in rows}
+    with evidence.query(_COMPLETE, {"ids": sorted(readable)}, timeout_s) as rows:
+        found = {row[0] if row[0] in readable else unreadable.get((row[1], row[2])) for row in rows}
     return len(found - {None})

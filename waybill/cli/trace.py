@@ -33,8 +33,11 @@ def trace(
     settings = resolve(home=home)
     from queries.database import Evidence  # noqa: PLC0415 - `--help` needs none of it
 
-    result = Evidence(settings.evidence).query(_STORY, {"id": request_id}, settings.sql_seconds)
-    rows = [dict(zip(result.columns, row, strict=True)) for row in result.rows]
+    with (
+        Evidence(settings.evidence) as evidence,
+        evidence.query(_STORY, {"id": request_id}, settings.sql_seconds) as result,
+    ):
+        rows = [dict(zip(result.columns, row, strict=True)) for row in result]
     if not rows:
         err.print(
             f"waybill: evidence at {settings.evidence} holds nothing of {request_id}: it was never sent, or only just "

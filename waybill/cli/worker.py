@@ -59,7 +59,7 @@ def worker(
 def _run(app: Any, loop: asyncio.AbstractEventLoop) -> None:
     import faust  # noqa: PLC0415 - as above
 
-    class Worker(faust.Worker):  # type: ignore[misc] # the library is untyped
+    class Worker(faust.Worker):
         """Faust's worker without its banner, its spinner and its second of sleep at the end."""
 
         def _schedule_shutdown(self, number: Any) -> None:
