@@ -1,0 +1,18 @@
+"""What can go wrong with a question (leaves of the tree in `evidence.errors`).
+
+PermanentError
+└── QueryError      the question cannot be answered as it is asked
+    └── TooSlow     it took longer than its time limit
+"""
+
+from __future__ import annotations
+
+from evidence.errors import PermanentError
+
+
+class QueryError(PermanentError):
+    """The question cannot be answered as it is asked; the text says why, where it can in the database's words."""
+
+
+class TooSlow(QueryError):  # noqa: N818 - named as the condition
+    """The answer took longer than the time limit; ask for less, or allow more time."""

@@ -1,0 +1,156 @@
+"""Named questions: SQL files whose first lines say what they ask.
+
+    -- title: What left the building
+    -- about: One row for each intended call to a hosted model.
+    -- param: since moment = null
+
+A parameter is `name type` with an optional `= default`; without one it must be given. Types: `text`, `integer`,
+`number`, `moment` (RFC 3339). Parameters are bound as `$name`, never pasted into the text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import resources
+from typing import Any, Final
+
+from evidence.errors import ConfigError
+from queries.errors import QueryError
+
+TYPES: Final = ("text", "integer", "number", "moment")
+"""What a parameter can be."""
+
+_HEADER: Final = re.compile(r"--\s*(?P<key>\w+):\s*(?P<value>.*\S)\s*")
+_PARAM: Final = re.compile(r"(?P<name>[a-z_]+)\s+(?P<type>[a-z]+)(?:\s*=\s*(?P<default>.+))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """What a question wants to be told."""
+
+    name: str
+    """Its name, written `$name` in the SQL."""
+
+    type: str
+    """One of `TYPES`."""
+
+    required: bool
+    """Whether it must be given."""
+
+    default: Any = None
+    """Its value where it is not given."""
+
+    def value(self, text: str) -> Any:
+        """Give the value that a text stands for; `null` stands for none.
+
+        Raises:
+            QueryError: the text is not of the parameter's type.
+        """
+        if text == "null":
+            return None
+        try:
+            match self.type:
+                case "integer":
+                    return int(text)
+                case "number":
+                    return float(text)
+                case "moment":
+                    moment = datetime.fromisoformat(text)
+                    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+                case _:
+                    return text
+        except ValueError:
+            raise QueryError(f"{self.name}: {text!r} is no {self.type}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question that has a name."""
+
+    name: str
+    """How to ask for it: the file's name."""
+
+    title: str
+    """What it asks, as a heading."""
+
+    about: str
+    """What its rows mean."""
+
+    parameters: tuple[Parameter, ...]
+    """What it wants to be told, in order."""
+
+    sql: str
+    """The SELECT that answers it."""
+
+    def bind(self, given: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Give the values of all parameters.
+
+        Args:
+            given: their texts, by name.
+
+        Raises:
+            QueryError: one is missing, unknown, or not of its type.
+        """
+        given = given or {}
+        known = {parameter.name: parameter for parameter in self.parameters}
+        if unknown := sorted(set(given) - set(known)):
+            told = ", ".join(known) or "none"
+            raise QueryError(f"{self.name} has no parameter {', '.join(unknown)}; it has: {told}")
+        if missing := [name for name, parameter in known.items() if parameter.required and name not in given]:
+            raise QueryError(f"{self.name} wants to be told: {', '.join(missing)}")
+        return {
+            name: parameter.value(given[name]) if name in given else parameter.default
+            for name, parameter in known.items()
+        }
+
+
+def read(name: str, text: str) -> Question:
+    """Read a question from the text of its file.
+
+    Raises:
+        ConfigError: a header is unknown, twice there or missing, or the declared parameters are not the used ones.
+    """
+    told: dict[str, str] = {}
+    parameters: list[Parameter] = []
+    lines = text.splitlines()
+    while lines and lines[0].startswith("--"):
+        line = lines.pop(0)
+        header = _HEADER.fullmatch(line)
+        key = header["key"] if header else ""
+        if header and key == "param":
+            parameters.append(_parameter(name, header["value"]))
+        elif header and key in {"title", "about"} and key not in told:
+            told[key] = header["value"]
+        else:
+            raise ConfigError(f"question {name}: {line!r} is no header; known: title, about (each once), param")
+    sql = "\n".join(lines).strip()
+    if missing := [key for key in ("title", "about") if key not in told]:
+        raise ConfigError(f"question {name}: the header {missing[0]} is missing")
+    declared, used = {parameter.name for parameter in parameters}, set(re.findall(r"\$([a-z_]+)", sql))
+    if declared != used or len(declared) != len(parameters):
+        raise ConfigError(f"question {name}: declares the parameters {sorted(declared)} and uses {sorted(used)}")
+    return Question(name, told["title"], told["about"], tuple(parameters), sql)
+
+
+def load() -> dict[str, Question]:
+    """Give every question that comes with the program, by name.
+
+    Raises:
+        ConfigError: one of the files is wrong.
+    """
+    files = resources.files("queries").joinpath("sql").iterdir()
+    names = sorted((file.name.removesuffix(".sql"), file) for file in files if file.name.endswith(".sql"))
+    return {name: read(name, file.read_text(encoding="utf-8")) for name, file in names}
+
+
+def _parameter(question: str, text: str) -> Parameter:
+    match = _PARAM.fullmatch(text)
+    if match is None or match["type"] not in TYPES:
+        raise ConfigError(f"question {question}: {text!r} is no parameter; write `name type [= default]`")
+    parameter = Parameter(match["name"], match["type"], required=match["default"] is None)
+    if match["default"] is None:
+        return parameter
+    return Parameter(match["name"], match["type"], required=False, default=parameter.value(match["default"]))
