@@ -15,6 +15,9 @@ import aiohttp
 from aiokafka import TopicPartition
 
 from evidence.errors import ConfigError, PermanentError, RetryableError, UnavailableError, WaybillError
+from inference.backend import Backend
+from inference.routes import load
+from inference.triton import TritonBackend
 from queries.database import Evidence
 from streams.brokers.probe import node_count
 from streams.kafka import check_topics, log_identity
@@ -128,12 +131,17 @@ async def worker(settings: Settings) -> str:
 
 def _endpoint(name: str) -> Check:
     async def check(settings: Settings) -> str:
-        only = settings.model_copy(update={"endpoints": {name: settings.endpoints[name]}})
-        made = backends(only)
+        config = settings.endpoints[name]
+        if config.kind == "triton":
+            # With its models named, it is asked for a token of each: a server can be up and its model dead.
+            models = {route.model for route in load(settings.routes).routes if route.endpoint == name}
+            backend: Backend = TritonBackend(config.url, models=sorted(models))
+        else:
+            backend = backends(settings.model_copy(update={"endpoints": {name: config}}))[name]
         try:
-            return await made[name].ready()
+            return await backend.ready()
         finally:
-            await made[name].close()
+            await backend.close()
 
     return check
 

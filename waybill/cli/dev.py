@@ -16,7 +16,7 @@ from uuid import uuid4
 import typer
 
 from evidence.errors import ConfigError
-from waybill.cli.options import Home, home_flag, out
+from waybill.cli.options import Home, command, out
 from waybill.settings import load
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ async def _whole(supervisor: Supervisor, lines: tuple[Line, ...], *, until_done:
             _where(supervisor)
             await supervisor.wait()
             return _FAILED
-        code = await supervisor.during(_requests(supervisor, lines))
+        code = await supervisor.during(_requests(supervisor, lines, stays=not until_done))
         if not until_done:
             out.print("running; Ctrl-C stops", markup=False)
             await supervisor.wait()
@@ -117,7 +117,7 @@ async def _whole(supervisor: Supervisor, lines: tuple[Line, ...], *, until_done:
     return code
 
 
-async def _requests(supervisor: Supervisor, lines: tuple[Line, ...]) -> int:
+async def _requests(supervisor: Supervisor, lines: tuple[Line, ...], *, stays: bool) -> int:
     from waybill.cli.progress import display  # noqa: PLC0415 - as above
     from waybill.cli.report import report  # noqa: PLC0415 - the same
     from waybill.cli.traffic import Traffic  # noqa: PLC0415 - the same
@@ -129,7 +129,7 @@ async def _requests(supervisor: Supervisor, lines: tuple[Line, ...]) -> int:
                 group.create_task(traffic.follow(shown.changed))
             complete = await _stories(supervisor, traffic, lines, shown)
     await asyncio.to_thread(report, lines, traffic.progress, supervisor.settings)
-    _where(supervisor, lines[0].request_id)
+    _where(supervisor, lines[0].request_id, stays=stays)
     if complete < len(lines):
         out.print(
             f"only {complete} of {len(lines)} stories are complete in evidence after {_STORY_S:g} s", markup=False
@@ -155,18 +155,14 @@ async def _stories(supervisor: Supervisor, traffic: Traffic, lines: tuple[Line, 
         await asyncio.sleep(_STORY_EVERY_S)
 
 
-def _where(supervisor: Supervisor, request_id: str = "REQUEST_ID") -> None:
+def _where(supervisor: Supervisor, request_id: str = "REQUEST_ID", *, stays: bool = True) -> None:
+    """Say where everything lies and what to try next; `stays` says whether the run goes on."""
     run, settings = supervisor.run, supervisor.settings
     if run is None:
         return
-    home = home_flag(settings.home)
-    said = {
-        "evidence": str(settings.evidence),
-        "logs": str(settings.home / "logs"),
-        "broker": run.kafka,
-        "worker": f"http://127.0.0.1:{run.web_port}/health and /metrics",
-        "next": f"waybill ask{home}",
-        "": f"waybill trace {request_id}{home}",
-    }
+    said = {"evidence": str(settings.evidence), "logs": str(settings.home / "logs")}
+    if stays:
+        said |= {"broker": run.kafka, "worker": f"http://127.0.0.1:{run.web_port}/health and /metrics"}
+    said |= {"next": command(f"trace {request_id}", settings.home), "": command("ask", settings.home)}
     for name, value in said.items():
         out.print(f"{name:<9} {value}", markup=False, soft_wrap=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
+from shutil import which
 from typing import Annotated, Any, Final, TextIO
 
 import typer
@@ -52,7 +53,7 @@ def resolve(*, home: Path | None = None, kafka: str | None = None, **flags: Any)
     run = dev_run.read(settings.home)
     if run is None:
         if dev_run.stale(settings.home):
-            err.print(f"[dim]{settings.home / dev_run.FILE} is of a run that has ended; it is not used[/dim]")
+            tell(f"waybill: {settings.home / dev_run.FILE} is of a run that has ended, and is not used")
         return settings
     given = settings.model_fields_set
     known = {"kafka": run.kafka, "kafka_prefix": run.kafka_prefix, "log_id": run.log_id, "web_port": run.web_port}
@@ -61,6 +62,13 @@ def resolve(*, home: Path | None = None, kafka: str | None = None, **flags: Any)
     return load(home=home, **{**flags, **more, "endpoints": endpoints})
 
 
-def home_flag(home: Path) -> str:
-    """Give what a command that is shown to be copied needs to find this home; "" where it finds it by itself."""
-    return "" if home.absolute() == Path(".waybill").absolute() else f" --home {shlex.quote(str(home))}"
+def tell(message: str) -> None:
+    """Say something about the work, in one line that no terminal breaks."""
+    err.print(message, markup=False, soft_wrap=True)
+
+
+def command(text: str, home: Path) -> str:
+    """Give a command of this program as a user can type it here: its path where needed, and the home."""
+    program = sys.argv[0] if Path(sys.argv[0]).name == "waybill" and which("waybill") is None else "waybill"
+    flag = "" if home.absolute() == Path(".waybill").absolute() else f" --home {shlex.quote(str(home))}"
+    return f"{program} {text}{flag}"

@@ -7,6 +7,7 @@ error, never a traceback; `--debug` before the command shows the traceback too.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import traceback
 from collections.abc import Callable
@@ -49,6 +50,11 @@ def program(
     """Options that stand before the command."""
     global _debug  # noqa: PLW0603 - the one switch that outlives the parsing
     _debug = debug
+    if debug:
+        logging.basicConfig(level=logging.INFO)
+    else:
+        # What fails is raised and told in one sentence; the Kafka client would say it a second time, in its own words.
+        logging.getLogger().addHandler(logging.NullHandler())
 
 
 def _register(panel: str, *commands: Callable[..., Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import orjson
 import typer
 
-from waybill.cli.options import Home, Kafka, err, out, resolve
+from waybill.cli.options import Home, Kafka, out, resolve, tell
 
 
 def receipt(
@@ -30,10 +30,9 @@ def receipt(
 
     found = asyncio.run(find_response(settings.kafka_settings(), request_id, timeout))
     if found is None:
-        err.print(
+        tell(
             f"waybill: there is no response of {request_id} on ai.responses at {settings.kafka}: it has not ended, "
-            f"was never sent, or is no longer kept; `waybill trace {request_id}` looks in evidence",
-            markup=False,
+            f"was never sent, or is no longer kept; `waybill trace {request_id}` looks in evidence"
         )
         return 1
     if as_json:

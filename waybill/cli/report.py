@@ -8,7 +8,7 @@ from typing import Any
 from queries.database import Evidence
 from queries.render import render
 from waybill.cli.lines import Line
-from waybill.cli.options import home_flag, out
+from waybill.cli.options import command, out
 from waybill.cli.receipts import outcomes_table, receipt_panel
 from waybill.cli.stories import LEFT_THE_BUILDING
 from waybill.cli.traffic import Progress
@@ -31,7 +31,7 @@ def report(lines: Sequence[Line], progress: Progress, settings: Settings) -> Non
         out.print(receipt_panel(shown))
     out.print()
     out.print("[bold]What left the building[/bold], by SQL over the evidence:")
-    out.print(f'waybill sql "{LEFT_THE_BUILDING}"{home_flag(settings.home)}', markup=False, soft_wrap=True)
+    out.print(command(f'sql "{LEFT_THE_BUILDING}"', settings.home), markup=False, soft_wrap=True)
     with Evidence(settings.evidence) as asked:
         render(asked.query(LEFT_THE_BUILDING, timeout_s=_QUERY_S), "table", out)
     out.print()

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import typer
 
-from waybill.cli.options import Home, Kafka, err, out, resolve
+from waybill.cli.options import Home, Kafka, err, out, resolve, tell
 
 if TYPE_CHECKING:
     from streams.kafka import KafkaSettings
@@ -57,9 +57,8 @@ async def _send(kafka: KafkaSettings, lines: tuple[Line, ...], wait_s: float | N
     found = {**progress.dead, **progress.responses}
     out.print(outcomes_table((line.number, found[line.request_id]) for line in lines if line.request_id in found))
     if not ended:
-        err.print(
+        tell(
             f"waybill: {progress.total - progress.ended} of {progress.total} requests had no response after "
-            f"{wait_s:g} s; they are on ai.requests and will have one when a worker runs",
-            markup=False,
+            f"{wait_s:g} s; they are on ai.requests and will have one when a worker runs"
         )
     return 0 if ended else 1

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from waybill.cli.options import Kafka, out, resolve
+from waybill.cli.options import Home, Kafka, out, resolve
 
 app = typer.Typer(help="Make and show the topics.", no_args_is_help=True)
 
@@ -20,12 +20,13 @@ def create(
         int | None, typer.Option(metavar="N", min=1, help="Partitions of each topic: the most workers that share it.")
     ] = None,
     replication: Annotated[int | None, typer.Option(metavar="N", min=1, help="Copies of each partition.")] = None,
+    home: Home = None,
 ) -> None:
     """Create the topics that are missing; those that are there stay as they are.
 
     Example: `waybill topics create --kafka kafka:9092 --partitions 12 --replication 3`
     """
-    settings = resolve(kafka=kafka, partitions=partitions, replication=replication)
+    settings = resolve(home=home, kafka=kafka, partitions=partitions, replication=replication)
     from waybill.dev_topics import make_topics  # noqa: PLC0415 - `--help` needs none of it
 
     made = asyncio.run(
@@ -35,12 +36,12 @@ def create(
 
 
 @app.command("list")
-def list_(kafka: Kafka = None) -> int:
+def list_(kafka: Kafka = None, home: Home = None) -> int:
     """Show the topics, what is on them and whether they are there; exit code 1 where one is missing.
 
     Example: `waybill topics list`
     """
-    settings = resolve(kafka=kafka)
+    settings = resolve(home=home, kafka=kafka)
     from streams.kafka import partition_counts  # noqa: PLC0415 - `--help` needs none of it
     from streams.topics import ALL, DAY_MS  # noqa: PLC0415 - the same
 

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from waybill.cli.options import Home, err, out, resolve
+from waybill.cli.options import Home, out, resolve, tell
 
 _STORY: Final = """
 select intake_id, sequence, occurred_at, stage, event_type, route.name as route, route.placement as placement,
@@ -39,10 +39,9 @@ def trace(
     ):
         rows = [dict(zip(result.columns, row, strict=True)) for row in result]
     if not rows:
-        err.print(
+        tell(
             f"waybill: evidence at {settings.evidence} holds nothing of {request_id}: it was never sent, or only just "
-            f"(evidence is up to {settings.freshness_seconds:g} s old)",
-            markup=False,
+            f"(evidence is up to {settings.freshness_seconds:g} s old)"
         )
         return 1
     for intake in dict.fromkeys(row["intake_id"] for row in rows):
