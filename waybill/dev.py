@@ -35,6 +35,9 @@ PARTITIONS: Final = 2
 RETENTION_MS: Final = 60 * 60 * 1000
 """The development broker rewrites all it holds each second: it is given little to hold."""
 
+FRESHNESS_S: Final = "1"
+"""Seconds until evidence can be queried, unless set: who tries things out waits, and small files do no harm here."""
+
 STAGES: Final = ("admission", "dispatch", "sink", "correlation")
 
 _WORKER_S: Final = 60.0
@@ -220,6 +223,8 @@ class Supervisor:
             "WAYBILL_WEB_PORT": str(web),
             "WAYBILL_WEB_HOST": "127.0.0.1",
         }
+        if "freshness_seconds" not in settings.model_fields_set:
+            changes["WAYBILL_FRESHNESS_SECONDS"] = FRESHNESS_S
         if settings.log_id:
             changes["WAYBILL_LOG_ID"] = settings.log_id
         for name, part in self._parts.items():
