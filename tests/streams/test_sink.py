@@ -350,6 +350,7 @@ async def test_killing_the_sink_again_and_again_loses_nothing_and_doubles_nothin
                 kills += 1
                 continue
             await sending
+            assert await asyncio.to_thread(child.stdout.readline) == b"running\n"
             await until(lambda: len(stored(tmp_path)) >= len(values), seconds=60)
             await asyncio.sleep(1)
             child.terminate()
