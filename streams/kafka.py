@@ -12,15 +12,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
-from aiokafka.producer import sender
 
 from streams.errors import BrokerUnavailable, TopicMismatch
 from streams.topics import ALL, Topic
-
-# After a commit the broker still writes its markers, and for that moment answers the next transaction with "concurrent
-# transactions". aiokafka then sleeps 20 ms, which is most of the time that a transaction of ours takes; asking again
-# after 2 ms brings the median from 29 ms to 5 ms (docs/decisions/0003-transactions-on-every-hop.md has the figures).
-sender.BACKOFF_OVERRIDE = 0.002
 
 MAX_RECORD_BYTES: Final = 1_048_588
 """Kafka's own default for the largest record batch; topics and producers agree on it."""
@@ -122,7 +116,7 @@ def producer(settings: KafkaSettings, *, transactional_id: str | None = None) ->
         max_batch_size=512 * 1024,
         max_request_size=MAX_RECORD_BYTES,
         linger_ms=0,
-        retry_backoff_ms=10,
+        retry_backoff_ms=5,
     )
 
 

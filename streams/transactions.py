@@ -3,6 +3,9 @@
 One writer belongs to one input partition. Its transactional id is derived from that partition alone, so that a new
 owner of the partition fences the old one before it reads where the old one stopped. (aiokafka speaks the first version
 of TxnOffsetCommit, which carries no group generation: a writer shared by partitions could not be fenced.)
+
+A writer takes turns between producers. After a commit the broker is still writing markers, and a producer that begins
+again at once is told to wait, for 20 ms in aiokafka; another one is not. Transactions stay one after the other.
 """
 
 from __future__ import annotations
@@ -19,6 +22,9 @@ from aiokafka.partitioner import murmur2
 from evidence.errors import RecordError
 from streams.envelope import Headers
 from streams.kafka import MAX_RECORD_BYTES, KafkaSettings, producer
+
+_PRODUCERS: Final = 2
+"""Producers that take turns; with two, back-to-back transactions take 3 to 5 ms instead of 25 to 30."""
 
 _OVERHEAD_BYTES: Final = 512
 """Room for what a batch adds to one record."""
@@ -59,25 +65,28 @@ class Writer:
         self._settings = settings
         self._transactional_id = settings.prefix + transactional_id
         self._group = group
-        self._producer: AIOKafkaProducer | None = None
+        self._producers: list[AIOKafkaProducer] = []
+        self._turn = 0
         self._partitions: dict[str, int] = {}
 
     async def start(self) -> Self:
         """Connect, and fence whoever held this writer's identity; their open transaction is aborted first."""
-        made = producer(self._settings, transactional_id=self._transactional_id)
+        made = [
+            producer(self._settings, transactional_id=f"{self._transactional_id}-{place}")
+            for place in range(_PRODUCERS)
+        ]
         try:
-            await made.start()
+            await asyncio.gather(*(one.start() for one in made))
         except BaseException:
-            await made.stop()
+            await asyncio.gather(*(one.stop() for one in made), return_exceptions=True)
             raise
-        self._producer = made
+        self._producers = made
         return self
 
     async def stop(self) -> None:
         """Disconnect; safe to call twice."""
-        made, self._producer = self._producer, None
-        if made is not None:
-            await made.stop()
+        made, self._producers = self._producers, []
+        await asyncio.gather(*(one.stop() for one in made))
 
     async def write(self, batch: Batch) -> None:
         """Write a batch in one transaction; when this returns, it is committed on all in-sync replicas.
@@ -87,14 +96,14 @@ class Writer:
         """
         if not batch.records and not batch.positions:
             return
-        made = self._running()
+        made = self._next()
         await made.begin_transaction()
         try:
-            delivered = await self._send(made, batch.records)
+            for delivered in await self._send(made, batch.records):
+                await delivered
+            # Only now: offsets that overtake records make the broker refuse some of these, to be sent again later.
             if batch.positions:
                 await made.send_offsets_to_transaction(batch.positions, self._group)
-            for future in delivered:
-                await future
         except BaseException as error:
             await _abort(made, error)
             raise
@@ -124,10 +133,11 @@ class Writer:
             count = self._partitions[topic] = len(await made.partitions_for(topic))
         return partition_of(key, count)
 
-    def _running(self) -> AIOKafkaProducer:
-        if self._producer is None:
+    def _next(self) -> AIOKafkaProducer:
+        if not self._producers:
             raise RuntimeError("the writer has not been started")
-        return self._producer
+        self._turn = (self._turn + 1) % len(self._producers)
+        return self._producers[self._turn]
 
 
 def partition_of(key: bytes, count: int) -> int:
