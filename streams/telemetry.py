@@ -7,7 +7,7 @@ only: no prompt and no answer is in an event, so none can be in a span.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -22,6 +22,10 @@ from streams.story import span_id
 
 _SCOPE: Final = InstrumentationScope("waybill")
 _GOOD: Final = frozenset({"completed", "refused", "duplicate"})
+_EXPORT_S: Final = 3.0
+"""How long one export may try; also how long a stopping worker waits for a collector that is gone."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def spans(story: ClosedStory, resource: Resource) -> Iterator[ReadableSpan]:
@@ -30,7 +34,7 @@ def spans(story: ClosedStory, resource: Resource) -> Iterator[ReadableSpan]:
     intake = first["intakeId"]
     root = span_id(intake, "request")
     yield _span(
-        "waybill.request", first, root, first.get("parentSpanId") if first["spanId"] == root else None,
+        "waybill.request", first, root, first.get("parentSpanId") if first["spanId"] == root else None, remote=True,
         kind=SpanKind.CONSUMER, start=parse_time(first["occurredAtUtc"]), end=parse_time(last["occurredAtUtc"]),
         attributes=_request_attributes(story), resource=resource,
         failed=None if story.outcome in _GOOD else story.outcome,
@@ -44,15 +48,16 @@ def spans(story: ClosedStory, resource: Resource) -> Iterator[ReadableSpan]:
         )  # fmt: skip
     for event in story.events:
         if event["eventType"] in {"model.completed", "model.failed"}:
-            yield _call(event, root, resource)
+            yield _call(event, story, root, resource)
 
 
-def _call(event: Event, root: str, resource: Resource) -> ReadableSpan:
+def _call(event: Event, story: ClosedStory, root: str, resource: Resource) -> ReadableSpan:
     route, usage, failure = event["route"], event.get("usage"), event.get("failure")
+    wanted = _asked_model(event, story)
     attributes: dict[str, Any] = {
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": route["provider"],
-        "gen_ai.request.model": route["model"],
+        "gen_ai.request.model": wanted,
         "gen_ai.request.stream": event.get("firstChunkMs") is not None,
         "waybill.route": route["name"],
         "waybill.placement": route["placement"],
@@ -73,12 +78,35 @@ def _call(event: Event, root: str, resource: Resource) -> ReadableSpan:
     if failure:
         attributes["error.type"] = failure["code"]
     end = parse_time(event["occurredAtUtc"])
-    start = datetime.fromtimestamp(end.timestamp() - event.get("durationMs", 0) / 1000, end.tzinfo)
     return _span(
-        f"chat {route['model']}", event, event["spanId"], event.get("parentSpanId") or root, kind=SpanKind.CLIENT,
-        start=start, end=end, attributes=attributes, resource=resource,
+        f"chat {wanted}", event, event["spanId"], event.get("parentSpanId") or root, kind=SpanKind.CLIENT,
+        start=_call_began(event, story, end), end=end, attributes=attributes, resource=resource,
         failed=failure["code"] if failure else None,
     )  # fmt: skip
+
+
+def _intent(event: Event, story: ClosedStory) -> Event | None:
+    """Give the intent of a hosted call."""
+    intent = event.get("intentId")
+    return next((each for each in story.events if intent and each["eventId"] == intent), None)
+
+
+def _asked_model(event: Event, story: ClosedStory) -> str:
+    """Give the model that was asked for: an answer may name another one than the route does."""
+    intent = _intent(event, story)
+    if intent is not None:
+        return str(intent["route"]["model"])
+    selected = (each["route"] for each in story.events if each["eventType"] == "route.selected")
+    same = (route["model"] for route in selected if route["name"] == event["route"]["name"])
+    return str(next(same, event["route"]["model"]))
+
+
+def _call_began(event: Event, story: ClosedStory, end: datetime) -> datetime:
+    """Give when a call began; of a call whose worker was lost, only the intent tells."""
+    if "durationMs" in event:
+        return end - timedelta(milliseconds=event["durationMs"])
+    intent = _intent(event, story)
+    return end if intent is None else parse_time(intent["occurredAtUtc"])
 
 
 def _request_attributes(story: ClosedStory) -> dict[str, Any]:
@@ -89,6 +117,8 @@ def _request_attributes(story: ClosedStory) -> dict[str, Any]:
         "waybill.outcome": story.outcome,
         "waybill.site": first["site"],
     }
+    if last.get("failure"):
+        attributes["error.type"] = last["failure"]["code"]
     source = first.get("source")
     if source:
         attributes["messaging.system"] = "kafka"
@@ -130,24 +160,30 @@ def _span(
     attributes: dict[str, Any],
     resource: Resource,
     failed: str | None,
+    remote: bool = False,
 ) -> ReadableSpan:
     trace = int(event["traceId"], 16)
     return ReadableSpan(
         name=name,
         context=_context(trace, span),
-        parent=_context(trace, parent) if parent else None,
+        parent=_context(trace, parent, remote=remote) if parent else None,
         resource=resource,
         attributes=attributes,
         kind=kind,
         status=Status(StatusCode.ERROR, failed) if failed else Status(StatusCode.UNSET),
-        start_time=int(start.timestamp() * 1_000_000_000),
-        end_time=int(end.timestamp() * 1_000_000_000),
+        start_time=_nanoseconds(start),
+        end_time=_nanoseconds(end),
         instrumentation_scope=_SCOPE,
     )
 
 
-def _context(trace: int, span: str) -> SpanContext:
-    return SpanContext(trace, int(span, 16), is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+def _context(trace: int, span: str, *, remote: bool = False) -> SpanContext:
+    return SpanContext(trace, int(span, 16), is_remote=remote, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+
+
+def _nanoseconds(at: datetime) -> int:
+    """Give nanoseconds since 1970, exactly: a float of that size no longer holds microseconds."""
+    return (at - _EPOCH) // timedelta(microseconds=1) * 1000
 
 
 class Exporter:
@@ -160,7 +196,7 @@ class Exporter:
     @classmethod
     def over_http(cls, endpoint: str, *, site: str) -> Exporter:
         """Export to a collector's base URL."""
-        return cls(OTLPSpanExporter(endpoint=endpoint.rstrip("/") + "/v1/traces"), site=site)
+        return cls(OTLPSpanExporter(endpoint=endpoint.rstrip("/") + "/v1/traces", timeout=_EXPORT_S), site=site)
 
     def export(self, story: ClosedStory) -> None:
         """Queue a story's spans."""
@@ -168,5 +204,5 @@ class Exporter:
             self._processor.on_end(span)
 
     def close(self) -> None:
-        """Send what is queued, and stop."""
+        """Send what is queued, and stop; blocks for some seconds where the collector is slow, so call it in a thread."""
         self._processor.shutdown()

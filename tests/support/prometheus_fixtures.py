@@ -33,9 +33,7 @@ SCRAPE = "200ms"
 START_S = 30.0
 """Longest wait for Prometheus to be ready, and for the first samples."""
 
-STANDS_FOR = {"$__rate_interval": "5s", "$__interval": "1s", "$__range": "1m", "$job": ".+", "$site": ".*"} | {
-    "$instance": ".+"
-}
+STANDS_FOR = {"$__interval": "1s", "$__range": "5m", "$job": ".+", "$site": ".*", "$instance": ".+"}
 """What Grafana would put in the place of its variables, with everything selected."""
 
 
@@ -50,10 +48,11 @@ def need(program: str) -> str:
     pytest.skip(reason)
 
 
-def substituted(expr: str) -> str:
-    """Give a query as Grafana would send it, with everything selected."""
-    for variable in sorted(STANDS_FOR, key=len, reverse=True):
-        expr = expr.replace(variable, STANDS_FOR[variable])
+def substituted(expr: str, *, rate: str = "5s") -> str:
+    """Give a query as Grafana would send it, with everything selected; `rate` stands for `$__rate_interval`."""
+    stands_for = STANDS_FOR | {"$__rate_interval": rate}
+    for variable in sorted(stands_for, key=len, reverse=True):
+        expr = expr.replace(variable, stands_for[variable])
     return expr
 
 
@@ -156,16 +155,16 @@ def _ready(url: str, process: subprocess.Popen[bytes], log: Path) -> bool:
 
 def exercise(metrics: Metrics) -> None:
     """Move every metric once, with the labels that the stages give them."""
-    for result in ("local", "hosted", "rejected", "denied"):
+    for result in ("admitted", "rejected", "denied"):
         metrics.admitted.labels(result).inc()
     metrics.ended.labels("completed", "local").inc()
     metrics.ended.labels("completed", "hosted").inc()
     metrics.ended.labels("unknown", "none").inc()
     metrics.dead_letters.labels("not_json").inc()
-    metrics.attempts.labels("hosted-eu", "stand-in", "completed").inc()
-    metrics.tokens.labels("hosted-eu", "input").inc(120)
-    metrics.tokens.labels("hosted-eu", "output").inc(30)
-    metrics.cost.labels("hosted-eu").inc(0.001)
+    metrics.attempts.labels("hosted-general", "stand-in", "completed").inc()
+    metrics.tokens.labels("hosted-general", "input").inc(120)
+    metrics.tokens.labels("hosted-general", "output").inc(30)
+    metrics.cost.labels("hosted-general").inc(0.001)
     metrics.in_flight.labels("hosted").set(3)
     for stage in ("admission", "queue", "intent", "model", "finish", "total"):
         metrics.stage_seconds.labels(stage).observe(0.03)
