@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 
 import aiohttp
 
-from evidence.errors import UnavailableError
+from evidence.errors import ConfigError, UnavailableError
 from streams.app import APP
 from streams.brokers.members import evict_members
 from streams.brokers.process import Child, ChildError, free_port
@@ -243,16 +243,20 @@ class Supervisor:
         )
         self._worker = worker
         await worker.start()
-        await worker.wait_ready(lambda: _healthy(web), _WORKER_S)
+        try:
+            await worker.wait_ready(lambda: _healthy(web), _WORKER_S)
+        except ChildError as error:
+            if error.returncode == _USAGE:
+                raise ConfigError(str(error)) from None
+            raise
 
     async def _keep_worker(self, web: int) -> None:
         deaths: deque[float] = deque()
         wait = _BACKOFF_S
         while self._worker is not None:
             code = await self._worker.wait()
-            failure = self._worker.failure("ended")
             if code == _USAGE:
-                raise failure
+                raise ConfigError(str(self._worker.failure("ended")))
             now = time.monotonic()
             while deaths and now - deaths[0] > _WINDOW_S:
                 deaths.popleft()

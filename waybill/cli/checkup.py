@@ -94,7 +94,7 @@ async def topics(settings: Settings) -> str:
 async def clock(settings: Settings) -> str:
     """No record is from the future: deadlines and freshness mean something only where clocks agree."""
     kafka = settings.kafka_settings()
-    reader = await tail(kafka, (EVIDENCE.name,))
+    reader = await tail(kafka, (EVIDENCE,))
     newest = 0.0
     try:
         ends: dict[TopicPartition, int] = await reader.end_offsets(list(reader.assignment()))

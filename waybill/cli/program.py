@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -70,7 +71,7 @@ _register("Look after it", doctor.doctor)
 app.add_typer(topics.app, name="topics", rich_help_panel="Look after it")
 
 
-def main(argv: list[str] | None = None) -> int:
+def run(argv: list[str] | None = None) -> int:
     """Run a command; give the exit code.
 
     Args:
@@ -90,10 +91,8 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader has gone; nobody is left to tell
         return FAILED
-    except Exception as error:
-        if _is_usage(error):
-            return _usage(error)
-        raise
+    except Exception as error:  # noqa: BLE001 - the last place where an error can be told
+        return _usage(error) if _is_usage(error) else _fault(error)
     return result if isinstance(result, int) else 0
 
 
@@ -113,7 +112,18 @@ def _told_first(group: BaseExceptionGroup[BaseException]) -> int:
         return _told(chosen, USAGE if isinstance(chosen, ConfigError) else FAILED)
     if all(isinstance(error, (KeyboardInterrupt, asyncio.CancelledError)) for error in flat):
         return INTERRUPTED
-    raise group
+    return _fault(next(error for error in flat if not isinstance(error, WaybillError)))
+
+
+def _fault(error: BaseException) -> int:
+    """Tell what only a fault of the program itself can be."""
+    if _debug:
+        traceback.print_exception(error)
+    place = next(reversed(traceback.extract_tb(error.__traceback__)), None)
+    where = f" at {Path(place.filename).name}:{place.lineno}" if place else ""
+    text = f"a fault of this program: {type(error).__name__}: {error}{where}; `waybill --debug ...` shows all of it"
+    print(f"waybill: {text}", file=sys.stderr)  # noqa: T201 - the same
+    return FAILED
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
@@ -19,9 +19,9 @@ from aiokafka.errors import KafkaError
 from evidence.errors import RecordError
 from streams import envelope
 from streams.errors import BrokerUnavailable, TopicMismatch
-from streams.kafka import KafkaSettings, consumer, producer
+from streams.kafka import KafkaSettings, consumer, partition_counts, producer
 from streams.request import readable_request_id
-from streams.topics import DEADLETTER, REQUESTS, RESPONSES
+from streams.topics import DEADLETTER, REQUESTS, RESPONSES, Topic
 from waybill.cli.lines import Line
 
 SOURCE: Final = "/waybill/cli"
@@ -78,7 +78,7 @@ class Traffic:
             BrokerUnavailable: no broker answers.
             TopicMismatch: the topics are not there.
         """
-        self._reader = await tail(self._kafka, (RESPONSES.name, DEADLETTER.name))
+        self._reader = await tail(self._kafka, (RESPONSES, DEADLETTER))
         self._producer = producer(self._kafka)
         try:
             await self._producer.start()
@@ -169,21 +169,20 @@ class Traffic:
         await asyncio.gather(*(part.stop() for part in parts), return_exceptions=True)
 
 
-async def tail(kafka: KafkaSettings, topics: Iterable[str], *, from_start: bool = False) -> AIOKafkaConsumer:
+async def tail(kafka: KafkaSettings, topics: Sequence[Topic], *, from_start: bool = False) -> AIOKafkaConsumer:
     """Give a reader of all partitions of these topics, at their ends or their beginnings.
 
     Raises:
         BrokerUnavailable: no broker answers.
         TopicMismatch: a topic is not there.
     """
+    counts = await partition_counts(kafka, topics)
+    if missing := [kafka.name(topic) for topic in topics if topic.name not in counts]:
+        raise TopicMismatch(f"there is no topic {missing[0]}; run `waybill topics create`, or start `waybill dev`")
+    partitions = [TopicPartition(kafka.name(topic), number) for topic in topics for number in range(counts[topic.name])]
     reader = consumer(kafka, group=None)
     try:
         await reader.start()
-        partitions = []
-        for topic in topics:
-            name = kafka.prefix + topic
-            numbers = reader.partitions_for_topic(name) or await _numbers(reader, name)
-            partitions += [TopicPartition(name, number) for number in sorted(numbers)]
         reader.assign(partitions)
         if from_start:
             await reader.seek_to_beginning(*partitions)
@@ -199,14 +198,6 @@ async def tail(kafka: KafkaSettings, topics: Iterable[str], *, from_start: bool 
         await reader.stop()
         raise
     return reader
-
-
-async def _numbers(reader: AIOKafkaConsumer, topic: str) -> set[int]:
-    await reader.topics()
-    numbers: set[int] | None = reader.partitions_for_topic(topic)
-    if not numbers:
-        raise TopicMismatch(f"there is no topic {topic}; run `waybill topics create`, or start `waybill dev`")
-    return numbers
 
 
 def _headers(line: Line) -> list[tuple[str, bytes]]:
@@ -228,7 +219,7 @@ async def find_response(kafka: KafkaSettings, request_id: str, timeout_s: float)
         BrokerUnavailable: no broker answers, or not in time.
         TopicMismatch: the topic is not there.
     """
-    reader = await tail(kafka, (RESPONSES.name,), from_start=True)
+    reader = await tail(kafka, (RESPONSES,), from_start=True)
     found: dict[str, Any] | None = None
     key = request_id.encode()
     try:

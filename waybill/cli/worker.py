@@ -66,12 +66,8 @@ def _run(app: Any, loop: asyncio.AbstractEventLoop) -> None:
             log.info("stopping: what is in flight ends first")
             super()._schedule_shutdown(number)
 
-        def on_worker_shutdown(self) -> None:
-            """Called when everything has stopped."""
-            log.info("stopped")
-
         async def _sentinel_task(self) -> None:
-            await asyncio.sleep(0)
+            log.info("stopped")
 
     running = Worker(app, quiet=True, redirect_stdouts=False, loop=loop, override_logging=False)
     running.spinner = None
