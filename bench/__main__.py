@@ -1,0 +1,88 @@
+"""`python -m bench [part ...]`: measures, compares with the last results, and writes `bench/results.json`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from bench import pipeline, sink, transactions
+from bench.rig import CACHE
+from streams.brokers.jars import VERSION, missing_reason
+
+RESULTS = Path(__file__).with_name("results.json")
+PARTS = {"pipeline": pipeline.measure, "sink": sink.measure, "transactions": transactions.measure}
+LIBRARIES = ("aiokafka", "faust-streaming", "pydantic", "pyarrow", "duckdb", "aiohttp", "uvloop", "orjson")
+
+
+def main() -> int:
+    """Run the parts that are named, or all."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; all of them by default")
+    names = parser.parse_args().parts or list(PARTS)
+    unknown = [name for name in names if name not in PARTS]
+    if unknown:
+        parser.error(f"there is no part {unknown[0]!r}")
+    if reason := missing_reason(CACHE):
+        print(f"bench: {reason}", file=sys.stderr)
+        return 2
+    last = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    parts: dict[str, Any] = dict(last.get("parts", {}))
+    for name in names:
+        print(f"{name} …", flush=True)
+        parts[name] = {"measured_at": datetime.now(UTC).isoformat(timespec="seconds"), **_run(name)}
+        _show(parts[name], last.get("parts", {}).get(name, {}))
+    RESULTS.write_text(json.dumps({"machine": _machine(), "parts": parts}, indent=2) + "\n", encoding="utf-8")
+    print(f"written to {RESULTS.relative_to(Path.cwd()) if RESULTS.is_relative_to(Path.cwd()) else RESULTS}")
+    return 0
+
+
+def _run(name: str) -> dict[str, Any]:
+    if sys.platform == "win32":
+        return asyncio.run(PARTS[name]())
+    import uvloop  # noqa: PLC0415 - it does not exist on Windows
+
+    return uvloop.run(PARTS[name]())
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "cores": os.cpu_count(),
+        "processor": _processor(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+        "kafka": VERSION,
+        "load_average_1m": round(os.getloadavg()[0], 2),
+        **{name: version(name) for name in LIBRARIES},
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def _show(found: Any, last: Any, name: str = "", depth: int = 1) -> None:
+    if isinstance(found, dict):
+        if name:
+            print("  " * depth + name)
+        for key, value in found.items():
+            _show(value, last.get(key) if isinstance(last, dict) else None, key, depth + bool(name))
+    elif isinstance(found, int | float) and isinstance(last, int | float) and last:
+        print("  " * depth + f"{name}: {found}  (last {last}, ratio {found / last:.2f})")
+    else:
+        print("  " * depth + f"{name}: {found}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
