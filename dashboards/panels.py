@@ -202,7 +202,7 @@ _TRAFFIC: Final = Row(
     (
         Panel(
             "Admissions by result",
-            "Requests that admission decided on, per second: sent on their way, denied by policy, or rejected as broken.",
+            "Requests that admission decided on, per second: admitted, denied by policy, or rejected as broken.",
             "reqps",
             (Query(_rate("result", "waybill_admissions_total"), "{{result}}"),),
             span=6,

@@ -204,5 +204,5 @@ class Exporter:
             self._processor.on_end(span)
 
     def close(self) -> None:
-        """Send what is queued, and stop; blocks for some seconds where the collector is slow, so call it in a thread."""
+        """Send what is queued, and stop; blocks for seconds where the collector is slow, so call it in a thread."""
         self._processor.shutdown()
