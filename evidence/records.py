@@ -44,6 +44,7 @@ class Record(BaseModel):
         populate_by_name=True,
         serialize_by_alias=True,
         hide_input_in_errors=True,  # an error text reaches logs and dead letters; the input must not
+        allow_inf_nan=False,  # JSON has neither: such a number would be written as null and could not be read again
     )
 
     def to_json(self) -> bytes:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -17,6 +17,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from evidence.canonical import sha256_hex
 from evidence.errors import ConfigError
 from evidence.records import Placement, RouteRef, ShortText
+from policy.contract import STOP
+from policy.kinds import Category
 from policy.labels import DataClass
 
 ANY = "*"
@@ -32,6 +34,7 @@ class Risk(IntEnum):
 
 
 RiskName = Literal["low", "medium", "high"]
+Name = TypeVar("Name", bound=str)
 
 
 def risk_of(name: RiskName) -> Risk:
@@ -39,7 +42,7 @@ def risk_of(name: RiskName) -> Risk:
     return Risk[name.upper()]
 
 
-def _each_once(values: tuple[str, ...]) -> tuple[str, ...]:
+def _each_once(values: tuple[Name, ...]) -> tuple[Name, ...]:
     if len(set(values)) != len(values):
         raise ValueError("names something twice")
     return values
@@ -49,7 +52,7 @@ Names = Annotated[tuple[ShortText, ...], AfterValidator(_each_once)]
 
 
 class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class PriceConfig(_Config):
@@ -68,7 +71,7 @@ class PriceConfig(_Config):
 class AnswerConfig(_Config):
     """What may not be kept of an answer that comes back on this route."""
 
-    forbid: Names = ()
+    forbid: Annotated[tuple[Category, ...], AfterValidator(_each_once)] = ()
     """Categories of findings (`personal`, `financial`, `secret`) that are removed before anything is written."""
     action: Literal["mask", "drop", "refuse"] = "mask"
     """What happens to them: a placeholder, nothing in their place, or no answer at all."""
@@ -77,19 +80,19 @@ class AnswerConfig(_Config):
 class RouteConfig(_Config):
     """One row of the table."""
 
-    name: ShortText
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     """The route's name; it is in every receipt."""
     placement: Placement
     """Which side of the boundary the model runs on."""
     endpoint: ShortText
     """Name of an endpoint of the settings."""
-    model: ShortText
-    """The model's name as the endpoint knows it."""
+    model: Annotated[str, Field(min_length=1, max_length=190)]
+    """The model's name as the endpoint knows it; a waybill names `<route>/<model>`."""
     region: ShortText
     """Where the data is processed."""
     capabilities: Names = Field(min_length=1)
     """Task types that it serves; `*` for any."""
-    classes: tuple[DataClass, ...] = Field(min_length=1)
+    classes: Annotated[tuple[DataClass, ...], AfterValidator(_each_once)] = Field(min_length=1)
     """Classes of data that may go there."""
     purposes: Names = Field(min_length=1)
     """Purposes that it serves; `*` for any."""
@@ -174,6 +177,8 @@ def _check(table: RouteTable, source: str) -> None:
     names = [route.name for route in table.routes]
     if len(set(names)) != len(names):
         raise ConfigError(f"{source}: two routes have the same name")
+    if STOP in names:
+        raise ConfigError(f"{source}: no route can be called `{STOP}`; in a waybill that means: try nothing else")
     for route in table.routes:
         for name in route.fallback:
             if name not in table.by_name or name == route.name:
@@ -184,6 +189,10 @@ def _check(table: RouteTable, source: str) -> None:
                     f"{source}: route {route.name}: fallback {name} would widen `{field}`; a fallback may only stay "
                     "within what the first route was granted"
                 )
+
+
+_SEVERITY: Final = {"mask": 0, "drop": 1, "refuse": 2}
+"""How little of an answer an action leaves."""
 
 
 def widens(granted: RouteConfig, other: RouteConfig) -> str | None:
@@ -201,6 +210,10 @@ def widens(granted: RouteConfig, other: RouteConfig) -> str | None:
         return "retention_days"
     if not set(granted.answer.forbid) <= set(other.answer.forbid):
         return "answer.forbid"
+    if granted.answer.forbid and _SEVERITY[other.answer.action] < _SEVERITY[granted.answer.action]:
+        return "answer.action"
+    if (granted.on_ambiguous, other.on_ambiguous) == ("stop", "resend"):
+        return "on_ambiguous"
     if not set(other.classes) <= set(granted.classes):
         return "classes"
     if ANY not in granted.purposes and not set(other.purposes) <= set(granted.purposes):
@@ -215,6 +228,8 @@ class _StrictLoader(yaml.SafeLoader):
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} is given twice", key_node.start_mark

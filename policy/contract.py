@@ -15,6 +15,10 @@ STOP: Final = "stop"
 """The fallback that says: try nothing else."""
 
 
+Encryption = Literal["tls", "loopback", "none"]
+"""`loopback` never leaves the machine; `none` is a network that the operator vouches for (`ALLOW_PLAINTEXT`)."""
+
+
 class Destination(Record):
     """Where data goes."""
 
@@ -54,8 +58,8 @@ class Waybill(Record):
     """`<route>/<model>`."""
     retention: RetentionTerms
     """How long it may be kept, there and here."""
-    encryption: Literal["tls", "loopback"]
-    """How it is protected on the way; `loopback` never leaves the machine."""
+    encryption: Encryption
+    """How it is protected on the way."""
     redaction: ShortText
     """What was done to the text before it crossed: `none`, or the action's name."""
     consent: ShortText

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from evidence.errors import RecordError
+from streams.story import TRACEPARENT
 
 REQUEST_TYPE: Final = "io.waybill.request.v1"
 WORK_TYPE: Final = "io.waybill.work.v1"
@@ -17,7 +18,13 @@ DEADLETTER_TYPE: Final = "io.waybill.deadletter.v1"
 LEDGER_TYPE: Final = "io.waybill.ledger.v1"
 
 JSON: Final = "application/json"
+_MAX_TRACESTATE: Final = 512
+"""Characters of a `tracestate` that are handed on: W3C lets a longer one be dropped, which every record would carry."""
+
 Headers = list[tuple[str, bytes]]
+
+_READ: Final = frozenset({"content-type", "ce_specversion", "ce_type", "ce_id", "ce_source", "ce_dataclassification"})
+"""The headers that mean something here; others may say what they like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +53,8 @@ def read(headers: Iterable[tuple[str, bytes | None]]) -> Envelope:
     Raises:
         RecordError: `bad_envelope`, with the header that is missing or wrong.
     """
-    found: dict[str, str] = {}
-    for name, value in headers:
-        try:
-            found[name.lower()] = (value or b"").decode()
-        except UnicodeDecodeError:
-            raise RecordError("bad_envelope", f"header {name[:64]} is not UTF-8") from None
+    given = tuple(headers)
+    found = _known(given)
     content_type = found.get("content-type", "")
     if content_type.startswith("application/cloudevents"):
         raise RecordError("bad_envelope", "structured mode is not served; send CloudEvents in binary mode")
@@ -63,13 +66,41 @@ def read(headers: Iterable[tuple[str, bytes | None]]) -> Envelope:
     for name in ("ce_id", "ce_source"):
         if not found.get(name):
             raise RecordError("bad_envelope", f"header {name} is missing")
+    parent, state = trace_context(given)
     return Envelope(
         event_id=found["ce_id"],
         source=found["ce_source"],
-        traceparent=found.get("traceparent"),
-        tracestate=found.get("tracestate", ""),
+        traceparent=parent,
+        tracestate=state,
         declared_class=found.get("ce_dataclassification"),
     )
+
+
+def _known(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in headers:
+        known = name.lower()
+        if known not in _READ:
+            continue
+        if known in found:
+            raise RecordError("bad_envelope", f"header {known} is given twice")
+        try:
+            found[known] = (value or b"").decode()
+        except UnicodeDecodeError:
+            raise RecordError("bad_envelope", f"header {known} is not UTF-8") from None
+    return found
+
+
+def trace_context(headers: Iterable[tuple[str, bytes | None]]) -> tuple[str | None, str]:
+    """Give `traceparent` and `tracestate` of any record; what is broken counts as absent, as W3C asks."""
+    found: dict[str, list[str]] = {"traceparent": [], "tracestate": []}
+    for name, value in headers:
+        if name.lower() in found:
+            found[name.lower()].append((value or b"").decode("ascii", "replace"))
+    parents, state = found["traceparent"], ",".join(found["tracestate"])
+    if len(parents) != 1 or TRACEPARENT.fullmatch(parents[0]) is None:
+        return None, ""
+    return parents[0], state if len(state) <= _MAX_TRACESTATE and state.isascii() else ""
 
 
 def headers(

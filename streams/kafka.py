@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
@@ -132,6 +132,23 @@ async def log_identity(settings: KafkaSettings) -> str:
         return str(cluster.get("cluster_id") or "unknown")
     finally:
         await admin.close()
+
+
+async def committed_notes(
+    settings: KafkaSettings, group: str, partitions: Iterable[TopicPartition]
+) -> dict[TopicPartition, str]:
+    """Give what a group wrote beside its committed positions, by partition.
+
+    Raises:
+        BrokerUnavailable: no broker answers.
+        KafkaError: the broker refuses.
+    """
+    admin = await _admin(settings)
+    try:
+        found = await admin.list_consumer_group_offsets(group, partitions=list(partitions))
+    finally:
+        await admin.close()
+    return {partition: position.metadata for partition, position in found.items()}
 
 
 async def create_topics(

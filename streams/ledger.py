@@ -20,7 +20,7 @@ from streams.work import LedgerEntry, Work
 WINDOW: Final = timedelta(hours=1)
 """How long an idempotency key is remembered after its work ended."""
 
-_OPEN_AGAIN: Final = frozenset({Outcome.FAILED, Outcome.EXPIRED})
+_OPEN_AGAIN: Final = frozenset({Outcome.FAILED, Outcome.EXPIRED, Outcome.DENIED})
 """Outcomes after which the same key may try anew: no answer was given and nothing is in doubt."""
 
 _MARGIN: Final = timedelta(minutes=1)
@@ -50,14 +50,31 @@ class Standing(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """Who holds a scope."""
+
+    request_id: str
+    """The application's id of the request."""
+
+    intake_id: str
+    """Its arrival."""
+
+    fingerprint: str
+    """Digest of its payload."""
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """What the ledger says of a work record."""
 
     standing: Standing
     """What it is."""
 
-    entry: LedgerEntry | None
-    """What was written of its scope before."""
+    entry: LedgerEntry | None = None
+    """What was written of it before: its intent, or its end."""
+
+    holder: Claim | None = None
+    """Who came before it."""
 
 
 class Ledger:
@@ -65,20 +82,15 @@ class Ledger:
 
     def __init__(self) -> None:
         self._entries: dict[str, LedgerEntry] = {}
-        self._claimed: dict[str, tuple[str, str, str]] = {}
+        self._claimed: dict[str, Claim] = {}
         self._since_prune = 0
 
     def claim(self, work: Work) -> Finding:
         """Look a work record up and, where it is to be served, hold its scope for it."""
         finding = self._find(work)
         if finding.standing in {Standing.NEW, Standing.INTERRUPTED}:
-            self._claimed[work.scope] = (work.intake_id, work.fingerprint, work.request.request_id)
+            self._claimed[work.scope] = Claim(work.request.request_id, work.intake_id, work.fingerprint)
         return finding
-
-    def holder(self, scope: str) -> str:
-        """Give the request id that holds a scope."""
-        claimed = self._claimed.get(scope)
-        return claimed[2] if claimed else self._entries[scope].request_id
 
     def put(self, scope: str, entry: LedgerEntry, now: datetime) -> None:
         """Take an entry that is durable."""
@@ -90,19 +102,17 @@ class Ledger:
             self._prune(now)
 
     def _find(self, work: Work) -> Finding:
-        claimed = self._claimed.get(work.scope)
-        if claimed is not None:
-            same = claimed[1] == work.fingerprint
-            return Finding(Standing.DUPLICATE if same else Standing.CONFLICT, self._entries.get(work.scope))
-        entry = self._entries.get(work.scope)
-        if entry is None:
-            return Finding(Standing.NEW, None)
-        if entry.intake_id == work.intake_id:
-            return Finding(Standing.ENDED if entry.state == "ended" else Standing.INTERRUPTED, entry)
-        if entry.outcome in _OPEN_AGAIN:
-            return Finding(Standing.NEW, None)
-        same = entry.fingerprint == work.fingerprint
-        return Finding(Standing.DUPLICATE if same else Standing.CONFLICT, entry)
+        entry, holder = self._entries.get(work.scope), self._claimed.get(work.scope)
+        if holder is None:
+            if entry is None:
+                return Finding(Standing.NEW)
+            if entry.intake_id == work.intake_id:
+                return Finding(Standing.ENDED if entry.state == "ended" else Standing.INTERRUPTED, entry)
+            if entry.outcome in _OPEN_AGAIN:
+                return Finding(Standing.NEW)
+            holder = Claim(entry.request_id, entry.intake_id, entry.fingerprint)
+        same = holder.fingerprint == work.fingerprint
+        return Finding(Standing.DUPLICATE if same else Standing.CONFLICT, holder=holder)
 
     def _prune(self, now: datetime) -> None:
         self._since_prune = 0

@@ -6,6 +6,7 @@ that is broken in silence.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Final, Literal
 
 import orjson
@@ -24,6 +25,11 @@ CONTRACT_MAJOR: Final = "1"
 
 _MAX_ERRORS: Final = 8
 """More broken fields than this are only counted in a rejection."""
+
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
+"""What a field's name looks like; anything else that stands in its place may be data and is not repeated."""
+
+_JSON_PLACE: Final = re.compile(r"at line \d+ column \d+")
 
 
 def _version(value: str) -> str:
@@ -168,7 +174,8 @@ class RuntimeRequest(Record):
     def texts(self) -> str:
         """Give everything that could cross, as one text for the detectors."""
         parts = [turn.content for turn in self.input.messages]
-        parts.extend(item.content for item in self.input.context)
+        for item in self.input.context:
+            parts += item.source_id, item.content
         return "\n".join(parts)
 
     def scope(self) -> str:
@@ -196,7 +203,8 @@ def parse(value: bytes | None) -> RuntimeRequest:
     if not value:
         raise RecordError("empty", "the record has no value; a request is a JSON object")
     try:
-        return RuntimeRequest.model_validate_json(value)
+        # Strict, and by the names of the wire only: a number in quotes or a name in snake_case is no part of it.
+        return RuntimeRequest.model_validate_json(value, strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
         raise _reason(error) from None
 
@@ -205,7 +213,8 @@ def _reason(error: ValidationError) -> RecordError:
     details = error.errors(include_url=False, include_input=False, include_context=False)
     code, chosen = min(((_code(item), item) for item in details), key=lambda pair: _ORDER.index(pair[0]))
     if code == "not_json":
-        return RecordError(code, f"the value is not JSON: {chosen['msg']}")
+        place = _JSON_PLACE.search(chosen["msg"])
+        return RecordError(code, f"the value is not JSON{f' ({place[0]})' if place else ''}")
     told = [f"{_where(item)}: {item['msg']}" for item in details[:_MAX_ERRORS]]
     if len(details) > _MAX_ERRORS:
         told.append(f"and {len(details) - _MAX_ERRORS} more")
@@ -229,20 +238,24 @@ def _code(item: ErrorDetails) -> str:
         return "not_json"
     if kind == "unsupported_version":
         return kind
+    if kind == "extra_forbidden":
+        return "unknown_field"
     if where and where[0] in {"actor", "tenant"}:
         return "no_identity"
     if where == ("classification",):
         return "unknown_label"
-    if kind == "extra_forbidden":
-        return "unknown_field"
     if where == ("allowedTools",):
         return "unsupported_field"
     return "invalid_field"
 
 
 def _where(item: ErrorDetails) -> str:
-    # An unknown field's name is the sender's text: it is shown, but cut.
-    return ".".join(str(part)[:64] for part in item["loc"]) or "(the record)"
+    # An unknown field's name is the sender's text: it is shown where it looks like a name.
+    return ".".join(_shown(part) for part in item["loc"]) or "(the record)"
+
+
+def _shown(part: str | int) -> str:
+    return str(part) if isinstance(part, int) or _NAME.fullmatch(part) else "(no name)"
 
 
 def readable_request_id(value: bytes | None) -> str | None:

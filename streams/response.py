@@ -119,7 +119,7 @@ class Response(Record):
     duplicate_of: ShortText | None = None
     """Request id of the work whose response stands for this one."""
     receipt: Receipt | None = None
-    """The way that it went; None only where the request could not be read."""
+    """The way that it went; None only where the request was rejected before anything was decided on it."""
 
 
 class DeadLetter(Record):

@@ -9,7 +9,9 @@ from typing import Any, Final
 
 from evidence.records import EventType, EvidenceEvent, Stage
 
-_TRACEPARENT: Final = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
+TRACEPARENT: Final = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}")
+"""A W3C `traceparent` of version 00; ids that are all zeros are none."""
+
 UNREADABLE: Final = "unreadable"
 """Stands for the request id where none could be read."""
 
@@ -32,8 +34,8 @@ def event_id(intake: str, sequence: int) -> str:
 
 def trace_of(traceparent: str | None, intake: str) -> tuple[str, str | None]:
     """Give trace id and parent span of a W3C `traceparent`; one that is absent or broken starts a new trace."""
-    match = _TRACEPARENT.fullmatch(traceparent or "")
-    if match and set(match[1]) != {"0"} and set(match[2]) != {"0"}:
+    match = TRACEPARENT.fullmatch(traceparent or "")
+    if match:
         return match[1], match[2]
     return hashlib.sha256(f"{intake}/trace".encode()).hexdigest()[:32], None
 

@@ -27,7 +27,7 @@ class Work(Record):
     trace_id: ShortText
     """W3C trace id."""
     parent_span_id: ShortText
-    """Admission's span."""
+    """The request's own span."""
     root_span_id: ShortText | None = None
     """The application's span, where it sent one."""
     trace_state: str = ""
@@ -73,5 +73,7 @@ class LedgerEntry(Record):
     """Its event id."""
     route: ShortText | None = None
     """Its route."""
+    resent: bool = False
+    """Whether the one repeat is used up that policy may allow after a lost answer."""
     outcome: Outcome | None = None
     """How it ended."""

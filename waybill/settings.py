@@ -12,9 +12,10 @@ from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from evidence.errors import ConfigError
+from policy.contract import Encryption
 from streams.kafka import KafkaSettings
 from streams.processors.routing import Endpoint
 
@@ -66,8 +67,16 @@ class EndpointConfig(BaseModel):
 
     def described(self, name: str) -> Endpoint:
         """Give what routing must know of it."""
-        encryption: Literal["tls", "loopback"] = "tls" if urlsplit(self.url).scheme == "https" else "loopback"
-        return Endpoint(name=name, provider=self.provider or self.kind, encryption=encryption)
+        return Endpoint(name=name, provider=self.provider or self.kind, encryption=self._encryption())
+
+    def _encryption(self) -> Encryption:
+        """What a waybill may say of the way there: only what the address itself shows."""
+        if self.kind == "in-process":
+            return "loopback"
+        parts = urlsplit(self.url if "://" in self.url else f"//{self.url}")
+        if parts.scheme == "https":
+            return "tls"
+        return "loopback" if parts.hostname in LOOPBACK else "none"
 
 
 class Settings(BaseSettings):
@@ -89,6 +98,8 @@ class Settings(BaseSettings):
     """The broker, `HOST:PORT`, several separated by commas."""
     kafka_prefix: str = ""
     """Put before the names of topics, groups and transactions, so that several pipelines share one cluster."""
+    kafka_session_ms: int = Field(default=30_000, ge=6000, le=1_800_000)
+    """Milliseconds without a heartbeat after which the broker gives a worker's partitions to another one."""
     kafka_security: Literal["PLAINTEXT", "SSL", "SASL_SSL", "SASL_PLAINTEXT"] = "PLAINTEXT"
     """Security protocol of the broker."""
     kafka_ca_file: Path | None = None
@@ -163,6 +174,7 @@ class Settings(BaseSettings):
         return KafkaSettings(
             bootstrap=self.kafka,
             prefix=self.kafka_prefix,
+            session_timeout_ms=self.kafka_session_ms,
             security_protocol=self.kafka_security,
             ca_file=str(self.kafka_ca_file) if self.kafka_ca_file else None,
             sasl_mechanism=self.kafka_sasl_mechanism,
@@ -188,6 +200,8 @@ def load(environment: Mapping[str, str] | None = None, **flags: Any) -> Settings
             raise ConfigError(f"unknown setting {name}; docs/settings.md lists all settings")
     try:
         return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except SettingsError as error:
+        raise ConfigError(f"a setting that must be JSON is not: {error}") from None
     except ValidationError as error:
         lines = [f"  {_variable(item['loc'])}: {item['msg']}" for item in error.errors(include_input=False)]
         raise ConfigError("\n".join(["these settings are wrong:", *lines])) from error

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from evidence.records import Placement, PolicyRef
 from inference.routes import ANY, RouteConfig, RouteTable, risk_of, widens
-from policy.contract import STOP, Destination, RetentionTerms, Waybill
+from policy.contract import STOP, Destination, Encryption, RetentionTerms, Waybill
 from policy.labels import DataClass
 from streams.request import RuntimeRequest
 
-CHARS_PER_TOKEN: Final = 3
-"""For estimating a cost before it is known: fewer characters a token than real text has, so that it errs upward."""
+BYTES_PER_TOKEN: Final = 3
+"""For estimating a cost before it is known: fewer bytes of UTF-8 a token than most texts have, to err upward."""
+
+TOKENS_PER_TURN: Final = 8
+"""What a chat template adds to each turn at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class Endpoint:
     provider: str
     """Who runs it."""
 
-    encryption: Literal["tls", "loopback"]
+    encryption: Encryption
     """How the way to it is protected."""
 
 
@@ -81,8 +84,9 @@ def objects(route: RouteConfig, request: RuntimeRequest, effective: DataClass) -
 
 
 def estimate(route: RouteConfig, request: RuntimeRequest) -> float:
-    """Give an upper estimate of one call's price, in US dollars."""
-    tokens = len(request.texts()) // CHARS_PER_TOKEN + 1
+    """Give an estimate of one call's price that errs upward, in US dollars."""
+    turns = len(request.input.messages) + len(request.input.context) + 1
+    tokens = len(request.texts().encode()) // BYTES_PER_TOKEN + turns * TOKENS_PER_TURN
     return route.price.cost(tokens, allowed_tokens(route, request))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from evidence.canonical import sha256_hex
 from evidence.records import (
@@ -23,20 +23,24 @@ from evidence.records import (
     Usage,
 )
 from inference.backend import Backend, Completion
-from inference.errors import BackendError, NotSent, Rejected
+from inference.errors import Ambiguous, BackendError, Malformed, NotSent, Rejected
 from inference.routes import RouteConfig, RouteTable
 from policy.contract import Waybill
 from streams import envelope
+from streams.ledger import Claim
 from streams.metrics import Metrics
 from streams.processors.classification import Scanner
 from streams.processors.retention import Kept, keep
-from streams.processors.routing import Endpoint
+from streams.processors.routing import Endpoint, estimate
 from streams.response import Attempt, Output, Receipt, Response
 from streams.stages.admit import asked, outgoing, said_of
 from streams.story import Story, event_id, span_id, traceparent
 from streams.topics import EVIDENCE, LEDGER, RESPONSES, Topic
 from streams.transactions import Outgoing
 from streams.work import LedgerEntry, Work
+
+_LONGEST_NAME: Final = 256
+"""What a provider says of itself is cut to what evidence takes (`ShortText`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +135,20 @@ class Call:
 
 
 class Account:
-    """Gathers the records of one work record."""
+    """Gathers the records of one work record.
+
+    Attributes:
+        attempts: every call so far.
+        cost_usd: price of the answers.
+        at_risk_usd: what calls may have cost whose answers are lost or are none.
+        in_doubt: whether a hosted call may have been accepted whose answer is lost.
+    """
 
     def __init__(self, kitchen: Kitchen, work: Work, place: Position) -> None:
         self.attempts: list[Attempt] = []
         self.cost_usd = 0.0
+        self.at_risk_usd = 0.0
+        self.in_doubt = False
         self._kitchen = kitchen
         self._work = work
         self._place = place
@@ -165,8 +178,13 @@ class Account:
             EventType.POLICY_DECIDED, self._kitchen.clock(), policy=self._policy("deny", f"{route.name}:{objection}")
         )
 
-    def begin(self, route: RouteConfig) -> Call:
-        """Open an attempt; for a hosted one, this says the intent, which must be durable before the call is made."""
+    def begin(self, route: RouteConfig, *, resent: bool = False) -> Call:
+        """Open an attempt; for a hosted one, this says the intent, which must be durable before the call is made.
+
+        Args:
+            route: where it goes.
+            resent: whether the one repeat is used up that policy may allow after a lost answer.
+        """
         kitchen, work = self._kitchen, self._work
         self._number += 1
         span = span_id(work.intake_id, f"attempt-{self._number}")
@@ -180,10 +198,10 @@ class Account:
         )
         if call.hosted:
             call.about["intent_id"] = call.call_id
-            self._intend(call)
+            self._intend(call, resent=resent)
         return call
 
-    def _intend(self, call: Call) -> None:
+    def _intend(self, call: Call, *, resent: bool) -> None:
         work, now, name = self._work, call.started_at, call.route.name
         self._take_waybill(name)
         self._say(
@@ -195,8 +213,8 @@ class Account:
             classification=work.classification,
             **call.about,
         )
-        entry = self._entry("intended", now, attempt=self._number, intent_id=call.call_id, route=name)
-        self._write(LEDGER, work.scope.encode(), entry.to_json(), envelope.LEDGER_TYPE, call.call_id, now)
+        entry = self._entry("intended", now, attempt=self._number, intent_id=call.call_id, route=name, resent=resent)
+        self._write(LEDGER, work.scope.encode(), entry.to_json(), envelope.LEDGER_TYPE, f"{call.call_id}/ledger", now)
 
     def interrupted(self, entry: LedgerEntry) -> Failure:
         """Say that a call was intended before a crash and that its end is not known."""
@@ -204,7 +222,10 @@ class Account:
             raise RuntimeError(f"the ledger holds no intent for interrupted work {self._work.intake_id}")
         self._story.sequence = entry.next_sequence
         self._number = entry.attempt
-        self._crossed = True
+        self._crossed = self.in_doubt = True
+        route = self._kitchen.table.by_name.get(entry.route)
+        if route is not None:
+            self.at_risk_usd += estimate(route, self._work.request)
         contract = self._take_waybill(entry.route)
         ref = RouteRef(
             name=entry.route,
@@ -241,6 +262,9 @@ class Account:
     def failed(self, call: Call, error: BackendError) -> Failure:
         """Say that an attempt failed."""
         self._crossed |= call.hosted and not isinstance(error, NotSent)
+        if call.hosted and isinstance(error, Ambiguous | Malformed):
+            self.in_doubt |= isinstance(error, Ambiguous)
+            self.at_risk_usd += estimate(call.route, self._work.request)
         ref = call.ref.model_copy(update={"provider": error.provider}) if error.provider else call.ref
         failure = Failure(code=error.code, message=str(error)[:2000], retryable=not isinstance(error, Rejected))
         self._say(
@@ -261,8 +285,8 @@ class Account:
         ref = RouteRef(
             name=route.name,
             placement=route.placement,
-            provider=completion.provider,
-            model=completion.model,
+            provider=completion.provider[:_LONGEST_NAME] or call.ref.provider,
+            model=completion.model[:_LONGEST_NAME] or route.model,
             region=route.region,
         )
         usage = Usage(
@@ -278,7 +302,7 @@ class Account:
             now,
             route=ref,
             usage=usage,
-            response_id=completion.response_id or None,
+            response_id=completion.response_id[:_LONGEST_NAME] or None,
             duration_ms=call.seconds * 1000,
             first_chunk_ms=None if first is None else first * 1000,
             output_sha256=sha256_hex(encoded),
@@ -299,7 +323,7 @@ class Account:
         *,
         answer: Answer | None = None,
         failure: Failure | None = None,
-        duplicate_of: str | None = None,
+        duplicate_of: Claim | None = None,
         ledger: bool = True,
     ) -> Served:
         """Say how the request ended, and give all that is still to be committed.
@@ -308,7 +332,7 @@ class Account:
             outcome: how.
             answer: what answered it.
             failure: why nothing did.
-            duplicate_of: the request whose response stands for this one.
+            duplicate_of: who holds the scope, where that response stands for this one.
             ledger: whether this request holds its idempotency scope.
         """
         work, now = self._work, self._kitchen.clock()
@@ -322,7 +346,7 @@ class Account:
             classification=work.classification,
             route=answer.route if answer else None,
             retained=answer.kept.retained if answer else None,
-            duplicate_of=duplicate_of,
+            duplicate_of=duplicate_of.intake_id if duplicate_of else None,
             duration_ms=max(0.0, (now - work.admitted_at_utc).total_seconds() * 1000),
             usage=_total(self.attempts),
         )
@@ -337,15 +361,15 @@ class Account:
             if answer and written
             else None,
             failure=failure,
-            duplicate_of=duplicate_of,
+            duplicate_of=duplicate_of.request_id if duplicate_of else None,
             receipt=self._receipt(answer),
         )
         key = work.request.request_id.encode()
-        self._write(RESPONSES, key, response.to_json(), envelope.RESPONSE_TYPE, last, now)
+        self._write(RESPONSES, key, response.to_json(), envelope.RESPONSE_TYPE, f"{last}/response", now)
         entry = None
         if ledger:
             entry = self._entry("ended", now, outcome=outcome)
-            self._write(LEDGER, work.scope.encode(), entry.to_json(), envelope.LEDGER_TYPE, last, now)
+            self._write(LEDGER, work.scope.encode(), entry.to_json(), envelope.LEDGER_TYPE, f"{last}/ledger", now)
         return Served(self.take(), entry, outcome, answer.route.placement.value if answer else "none")
 
     def _receipt(self, answer: Answer | None) -> Receipt:

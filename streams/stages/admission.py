@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from evidence.errors import RecordError
 from evidence.records import Outcome, Position
+from streams.errors import kind_and_place
 from streams.kafka import KafkaSettings
 from streams.metrics import Metrics
 from streams.stages.admit import Admitted, Incoming, Rules, admit, refuse
@@ -120,9 +121,10 @@ class AdmissionLane:
         )
         try:
             return admit(incoming, self._rules, now)
-        except Exception:
+        except Exception as error:  # noqa: BLE001 - see below
             # A fault of ours must not stop the partition for ever: the record goes to the dead letters like a bad one.
-            log.exception("%s[%d] offset %d could not be decided", record.topic, record.partition, record.offset)
+            place = record.topic, record.partition, record.offset
+            log.error("%s[%d] offset %d could not be decided: %s", *place, kind_and_place(error))  # noqa: TRY400 - an exception's own text may hold input
             fault = RecordError("internal_error", "the program failed on this record; its log says how")
             return refuse(incoming, fault, self._rules, now)
 

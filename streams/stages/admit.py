@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from evidence.canonical import sha256_hex
 from evidence.errors import RecordError
-from evidence.records import Classification, EventType, Failure, Outcome, Placement, Position, Stage
+from evidence.records import Classification, EventType, Failure, Outcome, Placement, Position, Record, Stage
 from inference.routes import RouteTable
 from policy.labels import DataClass
 from streams import envelope
@@ -111,7 +111,8 @@ def refuse(record: Incoming, error: RecordError, rules: Rules, now: datetime) ->
     intake = _intake(record, rules)
     value = record.value or b""
     request_id = readable_request_id(record.value)
-    trace_id, app_span = trace_of(_traceparent(record.headers), intake)
+    parent, tracestate = envelope.trace_context(record.headers)
+    trace_id, app_span = trace_of(parent, intake)
     root = span_id(intake, "request")
     hop = traceparent(trace_id, root)
     digest = sha256_hex(value)
@@ -146,28 +147,20 @@ def refuse(record: Incoming, error: RecordError, rules: Rules, now: datetime) ->
         stage=Stage.ADMISSION,
     )
     source = f"/waybill/{rules.site}/admission"
-    key = (request_id or intake).encode()
+    subject = request_id or intake
+
+    def written(topic: Topic, value: Record, ce_type: str, identity: str) -> Outgoing:
+        key = subject.encode()
+        name = rules.name(topic)
+        return outgoing(name, key, value.to_json(), ce_type, identity, source, now, subject, hop, tracestate)
+
     records = [
-        outgoing(rules.name(DEADLETTER), key, letter.to_json(), envelope.DEADLETTER_TYPE, event.event_id, source, now,
-                 key.decode(), hop),
-        outgoing(rules.name(EVIDENCE), key, event.to_json(), envelope.EVIDENCE_TYPE, event.event_id, source, now,
-                 key.decode(), hop),
-    ]  # fmt: skip
+        written(DEADLETTER, letter, envelope.DEADLETTER_TYPE, f"{event.event_id}/deadletter"),
+        written(EVIDENCE, event, envelope.EVIDENCE_TYPE, event.event_id),
+    ]
     if request_id is not None:
         response = Response(request_id=request_id, outcome=Outcome.REJECTED, ended_at_utc=now, failure=failure)
-        records.append(
-            outgoing(
-                rules.name(RESPONSES),
-                key,
-                response.to_json(),
-                envelope.RESPONSE_TYPE,
-                event.event_id,
-                source,
-                now,
-                request_id,
-                hop,
-            )
-        )
+        records.append(written(RESPONSES, response, envelope.RESPONSE_TYPE, f"{event.event_id}/response"))
     return Admitted(tuple(records), "rejected", error.code)
 
 
@@ -251,7 +244,8 @@ class _Admission:
         return Admitted(tuple(self.records), "admitted")
 
     def deny(self, classification: Classification, decision: Decision) -> Admitted:
-        failure = Failure(code="denied", message="policy allows no route: " + ", ".join(decision.policy.reasons[1:]))
+        told = "policy allows no route: " + ", ".join(decision.policy.reasons[1:])
+        failure = Failure(code="denied", message=told[:2000])
         self.say(
             EventType.REQUEST_ENDED,
             span_id=self.root,
@@ -277,7 +271,7 @@ class _Admission:
                 left_the_site=False,
             ),
         )
-        identity = event_id(self.intake, self.story.sequence - 1)
+        identity = event_id(self.intake, self.story.sequence - 1) + "/response"
         key = self.request.request_id.encode()
         self.write(RESPONSES, key, response.to_json(), envelope.RESPONSE_TYPE, identity)
         return Admitted(tuple(self.records), "denied")
@@ -351,10 +345,3 @@ def outgoing(
 def _intake(record: Incoming, rules: Rules) -> str:
     place = record.position
     return intake_id(rules.log_id, place.topic, place.partition, place.offset, record.timestamp_ms)
-
-
-def _traceparent(headers: Sequence[tuple[str, bytes | None]]) -> str | None:
-    for name, value in headers:
-        if name == "traceparent" and value:
-            return value.decode("ascii", "replace")
-    return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 
@@ -13,9 +14,9 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, KafkaError
 
 from streams.errors import BrokerUnavailable
-from streams.kafka import KafkaSettings, consumer
+from streams.kafka import KafkaSettings, committed_notes, consumer
 from streams.metrics import Metrics
-from streams.processors.correlation import Correlator
+from streams.processors.correlation import ClosedStory, Correlator
 from streams.telemetry import Exporter
 from streams.topics import EVIDENCE
 
@@ -29,7 +30,11 @@ _COMMIT_S: Final = 2.0
 
 
 class Correlation(ConsumerRebalanceListener):  # type: ignore[misc] # the library is untyped
-    """The stage; at least once: after a restart it reads again from the oldest open story."""
+    """The stage: after a restart it reads again from the oldest open story.
+
+    With each position it commits, as its metadata, how far it had read. What closed since the last commit before a
+    crash is told again; its spans have the same ids.
+    """
 
     def __init__(
         self, kafka: KafkaSettings, metrics: Metrics, clock: Callable[[], datetime], exporter: Exporter | None
@@ -40,6 +45,7 @@ class Correlation(ConsumerRebalanceListener):  # type: ignore[misc] # the librar
         self._exporter = exporter
         self._correlator = Correlator()
         self._partitions: set[TopicPartition] = set()
+        self._ready = asyncio.Event()
 
     async def run(self) -> None:
         """Work until cancelled.
@@ -63,10 +69,17 @@ class Correlation(ConsumerRebalanceListener):  # type: ignore[misc] # the librar
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Begin with nothing: the committed position is where the oldest open story starts."""
-        self._partitions = set(assigned)
+        partitions = list(assigned)
+        told = await committed_notes(self._kafka, self._kafka.group(NAME), partitions)
+        for partition in partitions:
+            note = told.get(partition, "")
+            self._correlator.begin(partition.partition, int(note) if note.isdecimal() else 0)
+        self._partitions = set(partitions)
+        self._ready.set()
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Forget what another worker follows now."""
+        self._ready.clear()
         for partition in revoked:
             self._correlator.forget(partition.partition)
         self._partitions = set()
@@ -76,6 +89,7 @@ class Correlation(ConsumerRebalanceListener):  # type: ignore[misc] # the librar
         commit_at = loop.time() + _COMMIT_S
         while True:
             found = await reader.getmany(timeout_ms=_POLL_MS, max_records=_BATCH)
+            await self._ready.wait()
             for partition, records in found.items():
                 await self._take(records)
                 end = reader.highwater(partition)
@@ -90,24 +104,25 @@ class Correlation(ConsumerRebalanceListener):  # type: ignore[misc] # the librar
 
     async def _take(self, records: list[Any]) -> None:
         for place, record in enumerate(records):
-            try:
-                event = orjson.loads(record.value)
-                closed = self._correlator.observe(event, record.partition, record.offset)
-            except (orjson.JSONDecodeError, TypeError, KeyError):
-                continue  # the sink sends what is no event to the dead letters; here it is merely not a story
-            if closed is not None:
-                self._metrics.stories.labels("yes" if closed.complete else "no").inc()
-                if self._exporter is not None:
-                    self._exporter.export(closed)
+            # The sink sends what is no event to the dead letters; here it is merely not a story.
+            with suppress(ValueError, TypeError, KeyError, AttributeError):
+                self._tell(self._correlator.observe(orjson.loads(record.value), record.partition, record.offset))
             if place % _CHUNK == _CHUNK - 1:
                 await asyncio.sleep(0)
+
+    def _tell(self, closed: ClosedStory | None) -> None:
+        if closed is None:
+            return
+        self._metrics.stories.labels("yes" if closed.complete else "no").inc()
+        if self._exporter is not None:
+            self._exporter.export(closed)
 
     async def _commit(self, reader: AIOKafkaConsumer) -> None:
         positions = {}
         for partition in self._partitions:
             mark = self._correlator.watermark(partition.partition)
             if mark is not None:
-                positions[partition] = mark
+                positions[partition] = mark, str(self._correlator.told(partition.partition))
         if positions:
             try:
                 await reader.commit(positions)

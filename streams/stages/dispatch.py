@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from evidence.canonical import sha256_hex
 from evidence.records import Failure, Position, Stage
 from streams import envelope
+from streams.errors import kind_and_place
 from streams.kafka import KafkaSettings
 from streams.ledger import Ledger, rebuild
 from streams.metrics import Metrics
@@ -61,34 +62,22 @@ class Limits:
 
 
 class Gate:
-    """Counts what is in flight on one side of the boundary."""
+    """Bounds what is in flight on one side of the boundary; lanes that wait are let in by turns."""
 
     def __init__(self, limit: int, metrics: Metrics, placement: str) -> None:
-        self._limit = limit
-        self._count = 0
-        self._free = asyncio.Event()
-        self._free.set()
+        self._places = asyncio.Semaphore(limit)
         self._gauge = metrics.in_flight.labels(placement)
 
-    async def room(self) -> int:
-        """Wait until there is room; give how much."""
-        while self._count >= self._limit:  # another lane may have been quicker
-            await self._free.wait()
-        return self._limit - self._count
+    async def enter(self) -> None:
+        """Wait for a place and take it."""
+        await self._places.acquire()
+        self._gauge.inc()
 
-    def enter(self) -> None:
-        """Take a place; may go past the limit by the records that were read already."""
-        self._count += 1
-        self._gauge.set(self._count)
-        if self._count >= self._limit:
-            self._free.clear()
-
-    def leave(self) -> None:
-        """Give a place back."""
-        self._count -= 1
-        self._gauge.set(self._count)
-        if self._count < self._limit:
-            self._free.set()
+    def leave(self, task: asyncio.Task[None]) -> None:
+        """Give back the place of a task that has ended."""
+        del task
+        self._gauge.dec()
+        self._places.release()
 
 
 def stage(kafka: KafkaSettings, kitchen: Kitchen, limits: Limits, log_id: str) -> LaneStage:
@@ -198,20 +187,21 @@ class DispatchLane:
         gate = self._gates[partition.topic]
         mark = self._marks[partition]
         while True:
-            room = await gate.room()
-            found = await self._reader.getmany(partition, timeout_ms=_POLL_MS, max_records=min(room, _BATCH))
+            found = await self._reader.getmany(partition, timeout_ms=_POLL_MS, max_records=_BATCH)
             for record in found.get(partition, ()):
+                await gate.enter()
                 mark.begin(record.offset)
-                gate.enter()
-                task = asyncio.create_task(self._serve(partition, record, gate))
+                task = asyncio.create_task(self._serve(partition, record))
                 self._serving.add(task)
                 task.add_done_callback(self._serving.discard)
+                # Not in the task itself: one that is cancelled before its first step runs nothing of its own.
+                task.add_done_callback(gate.leave)
             end = self._reader.highwater(partition)
             if end is not None:
                 lag = max(0, end - await self._reader.position(partition))
                 self._kitchen.metrics.lag.labels(NAME, partition.topic, partition.partition).set(lag)
 
-    async def _serve(self, partition: TopicPartition, record: Any, gate: Gate) -> None:
+    async def _serve(self, partition: TopicPartition, record: Any) -> None:
         try:
             try:
                 work = Work.model_validate_json(record.value)
@@ -223,9 +213,7 @@ class DispatchLane:
             self._kitchen.metrics.stage_seconds.labels("queue").observe(
                 max(0.0, (now - work.admitted_at_utc).total_seconds())
             )
-            finding = self._ledger.claim(work)
-            holder = self._ledger.holder(work.scope) if finding.standing.name in {"DUPLICATE", "CONFLICT"} else None
-            served = await Serving(self._kitchen, work, place, self._commit).run(finding, holder)
+            served = await Serving(self._kitchen, work, place, self._commit).run(self._ledger.claim(work))
             if served is None:
                 await self._finish(partition, record.offset, [])
                 return
@@ -238,12 +226,11 @@ class DispatchLane:
             metrics.ended.labels(served.outcome, served.placement).inc()
         except asyncio.CancelledError:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - see below
             # One way back to work: the lane ends, the stage starts again from what is committed.
-            log.exception("%s[%d] offset %d could not be served", *partition, record.offset)
+            where = *partition, record.offset
+            log.error("%s[%d] offset %d could not be served: %s", *where, kind_and_place(error))  # noqa: TRY400 - an exception's own text may hold input
             self._fail(error)
-        finally:
-            gate.leave()
 
     async def _commit(self, records: Sequence[Outgoing]) -> None:
         """Make records durable; returns when the transaction that holds them is committed."""

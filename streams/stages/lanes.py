@@ -97,10 +97,11 @@ class LaneStage(ConsumerRebalanceListener):  # type: ignore[misc] # the library 
 
     def _lane_ended(self, task: asyncio.Task[Any]) -> None:
         failed = self._failed
-        if failed is None or failed.done() or task.cancelled():
+        if failed is None or failed.done():
             return
-        error = task.exception() or RuntimeError(f"{task.get_name()} ended by itself")
-        failed.set_exception(error)
+        # Nobody but this stage ends a lane, and it looks away before it does: any end that is seen here is a failure.
+        error = None if task.cancelled() else task.exception()
+        failed.set_exception(error or RuntimeError(f"{task.get_name()} ended by itself"))
 
 
 async def _end(lane: Lane, task: asyncio.Task[None]) -> None:

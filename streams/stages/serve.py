@@ -14,9 +14,10 @@ from typing import Final
 
 from evidence.records import Failure, Outcome, Placement, Position
 from inference.backend import Message, ModelCall
-from inference.errors import Ambiguous, BackendError, Rejected
+from inference.errors import Ambiguous, BackendError, NotSent, Rejected
 from inference.routes import RouteConfig
 from policy.labels import DataClass
+from streams.errors import kind_and_place
 from streams.ledger import Finding, Standing
 from streams.processors.routing import allowed_tokens, estimate, objects
 from streams.request import RuntimeRequest
@@ -40,6 +41,11 @@ _DUPLICATE: Final = Failure(
 )
 _LATE: Final = Failure(code="expired_deadline", message="the deadline passed before a model answered")
 _WITHHELD: Final = Failure(code="withheld", message="the answer held what retention forbids; nothing of it was kept")
+_TOO_LARGE: Final = Failure(
+    code="answer_too_large", message="the answer is larger than a response may be; nothing of it was kept"
+)
+MAX_ANSWER_CHARS: Final = 150_000
+"""Longest answer that is kept: in JSON a character has up to 6 bytes, and a record has to fit the broker's 1 MiB."""
 
 
 class Serving:
@@ -50,19 +56,21 @@ class Serving:
         self._work = work
         self._commit = commit
         self._account = Account(kitchen, work, place)
+        self._resent = False
 
-    async def run(self, finding: Finding, holder: str | None) -> Served | None:
+    async def run(self, finding: Finding) -> Served | None:
         """Serve it; None where there is nothing left to do.
 
         Args:
             finding: what the ledger says of it.
-            holder: the request id that holds its scope, for a duplicate.
         """
         match finding.standing:
             case Standing.ENDED:
                 return None
             case Standing.DUPLICATE:
-                return self._account.end(Outcome.DUPLICATE, failure=_DUPLICATE, duplicate_of=holder, ledger=False)
+                return self._account.end(
+                    Outcome.DUPLICATE, failure=_DUPLICATE, duplicate_of=finding.holder, ledger=False
+                )
             case Standing.CONFLICT:
                 return self._account.end(Outcome.REJECTED, failure=_CONFLICT, ledger=False)
             case Standing.INTERRUPTED:
@@ -79,19 +87,27 @@ class Serving:
         if entry is None:
             raise RuntimeError(f"work {self._work.intake_id} was interrupted, and the ledger holds nothing of it")
         failure = self._account.interrupted(entry)
+        self._resent = entry.resent
         routes = self._routes()
         place = next((at for at, route in enumerate(routes) if route.name == entry.route), None)
-        if place is None or routes[place].on_ambiguous == "stop":
+        if place is None or not self._may_resend(routes[place]):
             return self._account.end(Outcome.UNKNOWN, failure=failure)
-        return await self._try(routes[place:])
+        return await self._try(self._resend(routes[place], routes[place + 1 :]))
+
+    def _may_resend(self, route: RouteConfig) -> bool:
+        return route.on_ambiguous == "resend" and not self._resent
+
+    def _resend(self, route: RouteConfig, rest: Sequence[RouteConfig]) -> list[RouteConfig]:
+        """Use up the one repeat: a second disclosure to the same destination, and none to another one after it."""
+        self._resent = True
+        return [route, *(other for other in rest if other.placement is Placement.LOCAL)]
 
     async def _try(self, routes: list[RouteConfig]) -> Served:
         account, failure, outcome = self._account, _NO_ROUTE, Outcome.DENIED
-        queue, resent = list(routes), False
-        while queue:
-            route = queue.pop(0)
+        while routes:
+            route, *routes = routes
             if self._late():
-                return account.end(Outcome.FAILED if account.attempts else Outcome.EXPIRED, failure=_LATE)
+                return self._unanswered(Outcome.FAILED if account.attempts else Outcome.EXPIRED, _LATE)
             objection = self._objection(route)
             if objection is not None:
                 failure = Failure(code="denied", message=f"policy no longer allows route {route.name}: {objection}")
@@ -101,59 +117,69 @@ class Serving:
             try:
                 answer = await self._attempt(route)
             except Rejected as error:
-                return account.end(outcome, failure=_told(error))
-            except Ambiguous as error:
-                failure = _told(error)
-                if route.placement is Placement.LOCAL:
-                    continue  # nothing was disclosed, so nothing is in doubt
-                if route.on_ambiguous == "stop" or resent:
-                    return account.end(Outcome.UNKNOWN, failure=failure)
-                resent = True
-                queue.insert(0, route)
+                return self._unanswered(outcome, _told(error))
             except BackendError as error:
                 failure = _told(error)
+                # A local call that was lost disclosed nothing, so that nothing is in doubt.
+                if isinstance(error, Ambiguous) and route.placement is Placement.HOSTED:
+                    if not self._may_resend(route):
+                        break
+                    routes = self._resend(route, routes)
             else:
                 return self._answered(answer)
-        return account.end(outcome, failure=failure)
+        return self._unanswered(outcome, failure)
 
     async def _attempt(self, route: RouteConfig) -> Answer:
         kitchen, work, account = self._kitchen, self._work, self._account
-        call = account.begin(route)
+        call = account.begin(route, resent=self._resent)
         if call.hosted:
             began = perf_counter()
             await self._commit(account.take())
             kitchen.metrics.stage_seconds.labels("intent").observe(perf_counter() - began)
-        model_call = ModelCall(
-            call_id=call.call_id,
-            model=route.model,
-            messages=assemble(work.request),
-            max_tokens=allowed_tokens(route, work.request),
-            timeout_s=self._time_left(route),
-            temperature=work.request.model_policy.temperature,
-            traceparent=call.traceparent,
-        )
         call.started_at, began = kitchen.clock(), perf_counter()
+        if self._late():
+            late = NotSent(_LATE.code, "the deadline passed before the call was made; nothing was sent")
+            account.failed(call, late)
+            raise late
         try:
-            completion = await kitchen.backends[route.endpoint].complete(model_call)
+            completion = await kitchen.backends[route.endpoint].complete(
+                ModelCall(
+                    call_id=call.call_id,
+                    model=route.model,
+                    messages=assemble(work.request),
+                    max_tokens=allowed_tokens(route, work.request),
+                    timeout_s=self._time_left(route),
+                    temperature=work.request.model_policy.temperature,
+                    traceparent=call.traceparent,
+                )
+            )
+            call.seconds = perf_counter() - began
+            kitchen.metrics.stage_seconds.labels("model").observe(call.seconds)
+            return account.completed(call, completion)
         except BackendError as error:
             call.seconds = perf_counter() - began
             account.failed(call, error)
             raise
-        except Exception as error:
-            log.exception("backend %s failed outside its contract", route.endpoint)
+        except Exception as error:  # noqa: BLE001 - whatever it was, a call has been made
+            # Without the error's own text, which may hold what was asked or answered.
+            told = kind_and_place(error)
+            log.error("endpoint %s failed outside its contract: %s", route.endpoint, told)  # noqa: TRY400 - see above
             call.seconds = perf_counter() - began
-            fault = Ambiguous("internal_error", f"the backend failed outside its contract: {type(error).__name__}")
+            fault = Ambiguous("internal_error", f"the call failed outside its contract: {type(error).__name__}")
             account.failed(call, fault)
-            raise fault from error
-        call.seconds = perf_counter() - began
-        kitchen.metrics.stage_seconds.labels("model").observe(call.seconds)
-        return account.completed(call, completion)
+            raise fault from None
 
     def _answered(self, answer: Answer) -> Served:
         if answer.kept.withheld:
             return self._account.end(Outcome.WITHHELD, answer=answer, failure=_WITHHELD)
+        if len(answer.kept.text) > MAX_ANSWER_CHARS:
+            return self._account.end(Outcome.FAILED, failure=_TOO_LARGE)
         outcome = Outcome.REFUSED if answer.completion.refused else Outcome.COMPLETED
         return self._account.end(outcome, answer=answer)
+
+    def _unanswered(self, outcome: Outcome, failure: Failure) -> Served:
+        """End without an answer; while a call may have been accepted, that is `unknown` and nothing else (P5)."""
+        return self._account.end(Outcome.UNKNOWN if self._account.in_doubt else outcome, failure=failure)
 
     def _objection(self, route: RouteConfig) -> str | None:
         """Ask policy again, as it is now."""
@@ -161,7 +187,7 @@ class Serving:
         objection = objects(route, request, DataClass(self._work.classification.effective))
         if objection is not None:
             return objection
-        spent = self._account.cost_usd
+        spent = self._account.cost_usd + self._account.at_risk_usd
         if request.budget is not None and spent + estimate(route, request) > request.budget.max_cost_usd:
             return "budget"
         if route.placement is Placement.HOSTED and route.name not in self._work.waybills:

@@ -1,0 +1,162 @@
+"""The request contract: what is no request is refused by code, and no refusal repeats what was sent."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from requests_made import encoded, request
+
+from evidence.errors import RecordError
+from streams.request import parse, readable_request_id
+from streams.work import Work
+
+MARK = "Zq7planted"
+
+
+def refused(value: bytes | None) -> RecordError:
+    """The error with which a value is refused."""
+    with pytest.raises(RecordError) as caught:
+        parse(value)
+    return caught.value
+
+
+def spoiled(text: str) -> bytes:
+    """A valid request with this JSON text added as further fields."""
+    return encoded(request("r1"))[:-1] + b"," + text.encode() + b"}"
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        (None, "empty"),
+        (b"", "empty"),
+        (b"hello", "not_json"),
+        (b"\xff\xfe", "not_json"),
+        (b'{"requestId": "r1"', "not_json"),
+        (spoiled('"session": "\\ud800"'), "not_json"),
+        (b"[1, 2]", "invalid_field"),
+        (b"null", "invalid_field"),
+        (encoded(request("r1", contractVersion="2.0")), "unsupported_version"),
+        (encoded(request("r1", contractVersion="9.9", extra=1, actor=None)), "unsupported_version"),
+        (encoded(request("r1", contractVersion="one")), "invalid_field"),
+        (encoded(request("r1", actor=None)), "no_identity"),
+        (encoded(request("r1", tenant=None)), "no_identity"),
+        (encoded(request("r1", actor={"id": ""})), "no_identity"),
+        (encoded(request("r1", actor={"id": " "})), "no_identity"),
+        (encoded(request("r1", actor={"id": "a", "name": "Ada"})), "unknown_field"),
+        (encoded(request("r1", classification="secret")), "unknown_label"),
+        (encoded(request("r1", classification="Public")), "unknown_label"),
+        (encoded(request("r1", classification=None)), "unknown_label"),
+        (encoded(request("r1", tools=["shell"])), "unknown_field"),
+        (spoiled('"request_id": "r2"'), "unknown_field"),
+        (encoded(request("r1", modelPolicy={"placment": "local"})), "unknown_field"),
+        (encoded(request("r1", allowedTools=["shell"])), "unsupported_field"),
+        (encoded(request("r1", timestampUtc="2026-01-01T00:00:00")), "invalid_field"),
+        (encoded(request("r1", timestampUtc="2026-01-01T02:00:00+02:00")), "invalid_field"),
+        (encoded(request("r1", timestampUtc=5)), "invalid_field"),
+        (encoded(request("r1", input={"messages": []})), "invalid_field"),
+        (encoded(request("r1", input={"messages": [{"role": "assistant", "content": "x"}]})), "invalid_field"),
+        (encoded(request("r1", modelPolicy={"maxTokens": "12"})), "invalid_field"),
+        (spoiled('"budget": {"maxCostUsd": 1e999}'), "invalid_field"),
+        (spoiled('"budget": {"maxCostUsd": NaN}'), "invalid_field"),
+        (spoiled('"modelPolicy": {"temperature": NaN}'), "invalid_field"),
+    ],
+)
+def test_each_broken_request_is_refused_by_its_code(value, code):
+    """Every way to break the contract has its code, and the gravest of several is the one that is told."""
+    assert refused(value).code == code
+
+
+def test_many_broken_fields_are_counted_rather_than_listed():
+    """A refusal names eight fields and counts the rest."""
+    text = str(refused(encoded(request("r1", **{f"field{number}": 1 for number in range(20)}))))
+    assert text.count("Extra inputs") == 8
+    assert text.endswith("and 12 more")
+
+
+def test_a_field_name_that_may_be_data_is_not_repeated():
+    """An unknown field is named where its name looks like one, and only then."""
+    assert "modelPolicey" in str(refused(encoded(request("r1", modelPolicey={}))))
+    for name in ("anna@example.org", "4111 1111 1111 1111", "x" * 33, "kräuter"):
+        assert name not in str(refused(encoded(request("r1", **{name: 1}))))
+
+
+PLACES = st.sampled_from(
+    ["contractVersion", "requestId", "timestampUtc", "deadlineUtc", "actor", "tenant", "session", "taskType",
+     "purpose", "riskLevel", "classification", "input", "modelPolicy", "consent", "budget", "traceMode",
+     "allowedTools", "idempotencyKey"]
+)  # fmt: skip
+SHAPES = st.sampled_from(
+    [MARK, [MARK], {"id": [MARK]}, {"messages": MARK}, {"messages": [{"role": MARK, "content": MARK}]},
+     {"basis": MARK}, {"placement": MARK, "regions": MARK, "maxTokens": MARK}, {"maxCostUsd": MARK},
+     {"id": MARK + "\u0000"}, {MARK + "@x": MARK}, 7, None]
+)  # fmt: skip
+
+
+@given(changes=st.dictionaries(PLACES, SHAPES, min_size=1, max_size=4))
+def test_no_refusal_repeats_a_value(changes):
+    """Whatever stands where in a request, the text of its refusal holds none of it."""
+    content = {**request("r1"), **changes}
+    try:
+        parse(orjson.dumps(content))
+    except RecordError as error:
+        assert MARK not in str(error)  # noqa: PT017 - a request that is taken is no failure here
+
+
+@given(before=st.binary(max_size=20), after=st.binary(max_size=20))
+def test_no_refusal_of_what_is_no_json_repeats_it(before, after):
+    """Bytes that are no JSON are refused by position, never by quoting them."""
+    try:
+        parse(before + MARK.encode() + after)
+    except RecordError as error:
+        assert MARK not in str(error)  # noqa: PT017 - the same
+
+
+def test_a_source_id_is_classified_with_its_text():
+    """The name of a context source crosses with it, and so the detectors see it."""
+    made = parse(encoded(request("r1", input={
+        "messages": [{"role": "user", "content": "one"}],
+        "context": [{"sourceId": "mail/anna@example.org", "content": "two"}],
+    })))  # fmt: skip
+    assert made.texts().split("\n") == ["one", "mail/anna@example.org", "two"]
+
+
+def test_a_scope_is_one_actors_own():
+    """Two requests share an idempotency scope only with the same tenant, actor, kind, task type and key."""
+    base = request("r1", idempotencyKey="k")
+    other = [
+        {"tenant": {"id": "b"}}, {"actor": {"id": "b"}}, {"actor": {"id": "ada", "kind": "service"}},
+        {"taskType": "b"}, {"idempotencyKey": "b"}, {"idempotencyKey": None},
+    ]  # fmt: skip
+    scopes = [
+        parse(encoded({k: v for k, v in {**base, **change}.items() if v is not None})).scope() for change in other
+    ]
+    assert len({parse(encoded(base)).scope(), *scopes}) == len(other) + 1
+    assert parse(encoded({**base, "requestId": "r2"})).scope() == parse(encoded(base)).scope()
+
+
+def test_a_fingerprint_tells_payloads_apart_and_retries_not():
+    """A retry with a new id and time has the same fingerprint; another prompt or policy has not."""
+    first = parse(encoded(request("r1")))
+    again = parse(encoded(request("r2", timestampUtc="2026-01-01T00:00:00Z", deadlineUtc=None)))
+    assert first.fingerprint() == again.fingerprint()
+    for change in ({"purpose": "b"}, {"riskLevel": "high"}, {"modelPolicy": {"maxTokens": 5}}, {"consent": None},
+                   {"classification": "internal"}, {"budget": {"maxCostUsd": 1}}):  # fmt: skip
+        assert parse(encoded(request("r1", **change))).fingerprint() != first.fingerprint()
+    assert parse(encoded(request("r1", prompt="Other."))).fingerprint() != first.fingerprint()
+
+
+@given(value=st.binary(max_size=60) | st.text(max_size=20).map(lambda text: orjson.dumps({"requestId": text})))
+def test_a_readable_request_id_is_printable_and_short(value):
+    """Whatever is sent, the id that is read from it can be written into a response and a header."""
+    found = readable_request_id(value)
+    assert found is None or (found.isprintable() and 0 < len(found) <= 128)
+
+
+def test_a_request_survives_the_way_through_work():
+    """What admission hands on as JSON reads back as the same request."""
+    made = parse(encoded(request("r1", budget={"maxCostUsd": 0.5}, session="s", prompt="ü\n\u2028x")))
+    assert type(made).model_validate_json(made.to_json()) == made
+    assert Work.model_fields["request"].annotation is type(made)
