@@ -100,6 +100,8 @@ class Settings(BaseSettings):
     """Put before the names of topics, groups and transactions, so that several pipelines share one cluster."""
     kafka_session_ms: int = Field(default=30_000, ge=6000, le=1_800_000)
     """Milliseconds without a heartbeat after which the broker gives a worker's partitions to another one."""
+    kafka_session_ms: int = Field(default=30_000, ge=6000, le=1_800_000)
+    """Milliseconds without a heartbeat after which the broker gives a worker's partitions to another one."""
     kafka_security: Literal["PLAINTEXT", "SSL", "SASL_SSL", "SASL_PLAINTEXT"] = "PLAINTEXT"
     """Security protocol of the broker."""
     kafka_ca_file: Path | None = None
@@ -174,6 +176,7 @@ class Settings(BaseSettings):
         return KafkaSettings(
             bootstrap=self.kafka,
             prefix=self.kafka_prefix,
+            session_timeout_ms=self.kafka_session_ms,
             session_timeout_ms=self.kafka_session_ms,
             security_protocol=self.kafka_security,
             ca_file=str(self.kafka_ca_file) if self.kafka_ca_file else None,
