@@ -175,7 +175,10 @@ def _views(app: faust.App, services: list[StageService], metrics: Metrics, table
     @app.page("/metrics")
     async def exposition(view: View, request: Request) -> Response:
         del request
-        return view.bytes(metrics.exposition(), content_type="text/plain; version=0.0.4; charset=utf-8")
+        # Not as `content_type`: the charset in it is refused there.
+        return view.bytes(
+            metrics.exposition(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        )
 
     @app.page("/deadletters")
     async def dead(view: View, request: Request) -> Response:

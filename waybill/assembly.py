@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from inference.routes import load as load_routes
 from inference.triton import TritonBackend
 from policy.detectors import Detectors
 from streams import app as host
+from streams.brokers.patience import wait_after_empty_fetches
 from streams.kafka import check_topics, log_identity
 from streams.metrics import Metrics
 from streams.processors.routing import Endpoint
@@ -145,6 +147,7 @@ def application(checked: Plan, names: Iterable[str] = STAGES) -> faust.App:
         web_port=settings.web_port,
     )
     built = host.build(hosting, {name: makers[name](checked, metrics) for name in wanted}, metrics)
+    wait_after_empty_fetches(settings.fetch_pause_ms / 1000)
     _calm_collector()
     return built
 
@@ -218,7 +221,7 @@ def _correlation(checked: Plan, metrics: Metrics) -> host.RunStage:
             await Correlation(kafka, metrics, utc_now, exporter).run()
         finally:
             if exporter is not None:
-                exporter.close()
+                await asyncio.to_thread(exporter.close)
 
     return run
 

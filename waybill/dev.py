@@ -23,6 +23,7 @@ import aiohttp
 from evidence.errors import ConfigError, UnavailableError
 from streams.app import APP
 from streams.brokers.members import evict_members
+from streams.brokers.noida import DevelopmentBroker
 from streams.brokers.process import Child, ChildError, free_port
 from waybill.dev_parts import Broker, BrokerName, LocalModel, Part, broker, local_model, stand_in
 from waybill.dev_run import Claim, Place, Run
@@ -34,6 +35,9 @@ PARTITIONS: Final = 2
 
 RETENTION_MS: Final = 60 * 60 * 1000
 """The development broker rewrites all it holds each second: it is given little to hold."""
+
+FETCH_PAUSE_MS: Final = "20"
+"""The development broker answers an empty fetch at once; without a pause an idle worker keeps a core busy."""
 
 FRESHNESS_S: Final = "1"
 """Seconds until evidence can be queried, unless set: who tries things out waits, and small files do no harm here."""
@@ -225,6 +229,8 @@ class Supervisor:
         }
         if "freshness_seconds" not in settings.model_fields_set:
             changes["WAYBILL_FRESHNESS_SECONDS"] = FRESHNESS_S
+        if isinstance(self._broker, DevelopmentBroker):
+            changes["WAYBILL_FETCH_PAUSE_MS"] = FETCH_PAUSE_MS
         if settings.log_id:
             changes["WAYBILL_LOG_ID"] = settings.log_id
         for name, part in self._parts.items():

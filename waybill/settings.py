@@ -100,8 +100,6 @@ class Settings(BaseSettings):
     """Put before the names of topics, groups and transactions, so that several pipelines share one cluster."""
     kafka_session_ms: int = Field(default=30_000, ge=6000, le=1_800_000)
     """Milliseconds without a heartbeat after which the broker gives a worker's partitions to another one."""
-    kafka_session_ms: int = Field(default=30_000, ge=6000, le=1_800_000)
-    """Milliseconds without a heartbeat after which the broker gives a worker's partitions to another one."""
     kafka_security: Literal["PLAINTEXT", "SSL", "SASL_SSL", "SASL_PLAINTEXT"] = "PLAINTEXT"
     """Security protocol of the broker."""
     kafka_ca_file: Path | None = None
@@ -128,6 +126,8 @@ class Settings(BaseSettings):
     """How long requests in flight get to end when a worker stops."""
     freshness_seconds: float = Field(default=5.0, ge=0.5, le=3600)
     """How old evidence may be at most before it can be queried."""
+    fetch_pause_ms: int = Field(default=0, ge=0, le=1000)
+    """Pause after a fetch that brought nothing, for brokers that do not hold fetches open (the development broker)."""
     sink_rows: int = Field(default=50_000, ge=1, le=1_000_000)
     """Rows of one Parquet file at most."""
     web_host: str = "127.0.0.1"
@@ -176,7 +176,6 @@ class Settings(BaseSettings):
         return KafkaSettings(
             bootstrap=self.kafka,
             prefix=self.kafka_prefix,
-            session_timeout_ms=self.kafka_session_ms,
             session_timeout_ms=self.kafka_session_ms,
             security_protocol=self.kafka_security,
             ca_file=str(self.kafka_ca_file) if self.kafka_ca_file else None,

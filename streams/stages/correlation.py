@@ -94,7 +94,7 @@ class Correlation(ConsumerRebalanceListener):  # type: ignore[misc] # the librar
                 await self._take(records)
                 end = reader.highwater(partition)
                 if end is not None:
-                    lag = max(0, end - records[-1].offset - 1)
+                    lag = max(0, end - await reader.position(partition))
                     self._metrics.lag.labels(NAME, partition.topic, partition.partition).set(lag)
             if loop.time() >= commit_at:
                 commit_at = loop.time() + _COMMIT_S
