@@ -294,7 +294,6 @@ class Account:
             output_tokens=completion.output_tokens,
             cost_usd=route.price.cost(completion.input_tokens, completion.output_tokens),
         )
-        self.cost_usd += usage.cost_usd
         kept = keep(completion.text, route.answer, self._kitchen.scanner)
         encoded, first, now = kept.text.encode(), completion.first_chunk_s, self._kitchen.clock()
         self._say(
@@ -311,6 +310,7 @@ class Account:
         )
         if kept.retained.action != "keep":
             self._say(EventType.RESPONSE_FILTERED, now, route=ref, retained=kept.retained, **call.about)
+        self.cost_usd += usage.cost_usd
         self._attempted(call, ref, "refused" if completion.refused else "completed", usage)
         metrics.tokens.labels(route.name, "input").inc(usage.input_tokens)
         metrics.tokens.labels(route.name, "output").inc(usage.output_tokens)
