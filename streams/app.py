@@ -176,9 +176,7 @@ def _views(app: faust.App, services: list[StageService], metrics: Metrics, table
     async def exposition(view: View, request: Request) -> Response:
         del request
         # Not as `content_type`: the charset in it is refused there.
-        return view.bytes(
-            metrics.exposition(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
-        )
+        return view.bytes(metrics.exposition(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     @app.page("/deadletters")
     async def dead(view: View, request: Request) -> Response:

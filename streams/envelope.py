@@ -103,20 +103,37 @@ def trace_context(headers: Iterable[tuple[str, bytes | None]]) -> tuple[str | No
     return parents[0], state if len(state) <= _MAX_TRACESTATE and state.isascii() else ""
 
 
-def headers(
-    ce_type: str, *, event_id: str, source: str, at: datetime, subject: str, traceparent: str, tracestate: str = ""
-) -> Headers:
-    """Give the headers of a record that we write; `traceparent` is that of the hop that writes it."""
-    written: Headers = [
-        ("ce_specversion", b"1.0"),
-        ("ce_type", ce_type.encode()),
-        ("ce_source", source.encode()),
-        ("ce_id", event_id.encode()),
-        ("ce_time", at.isoformat().replace("+00:00", "Z").encode()),
-        ("ce_subject", subject.encode()),
-        ("content-type", b"application/json"),
-        ("traceparent", traceparent.encode()),
-    ]
-    if tracestate:
-        written.append(("tracestate", tracestate.encode()))
-    return written
+class Hop:
+    """Writes the headers of the records that one step writes about one request.
+
+    Args:
+        source: who writes.
+        subject: the request id, or what stands for it.
+        traceparent: trace context of this hop.
+        tracestate: its vendor part, handed on unchanged.
+    """
+
+    def __init__(self, *, source: str, subject: str, traceparent: str, tracestate: str = "") -> None:
+        self._source = ("ce_source", source.encode())
+        self._rest: Headers = [
+            ("ce_subject", subject.encode()),
+            ("content-type", b"application/json"),
+            ("traceparent", traceparent.encode()),
+        ]
+        if tracestate:
+            self._rest.append(("tracestate", tracestate.encode()))
+        self._at: datetime | None = None
+        self._time = ("ce_time", b"")
+
+    def headers(self, ce_type: str, event_id: str, at: datetime) -> Headers:
+        """Give the headers of one record."""
+        if at is not self._at:  # records of one moment are many
+            self._at, self._time = at, ("ce_time", at.isoformat().replace("+00:00", "Z").encode())
+        return [
+            ("ce_specversion", b"1.0"),
+            ("ce_type", ce_type.encode()),
+            self._source,
+            ("ce_id", event_id.encode()),
+            self._time,
+            *self._rest,
+        ]

@@ -148,7 +148,8 @@ async def rebuild(
     try:
         reader.assign([partition])
         end = (await reader.end_offsets([partition]))[partition]
-        found = (await reader.offsets_for_times({partition: int(since.timestamp() * 1000)}))[partition]
+        since_ms = max(0, int(since.timestamp() * 1000))
+        found = (await reader.offsets_for_times({partition: since_ms}))[partition]
         if found is None or found.offset >= end:
             return ledger
         reader.seek(partition, found.offset)

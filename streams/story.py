@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from evidence.records import EventType, EvidenceEvent, Stage
+import orjson
+
+from evidence.records import EVIDENCE_VERSION, EventType, EvidenceEvent, Record, Stage
 
 TRACEPARENT: Final = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}")
 """A W3C `traceparent` of version 00; ids that are all zeros are none."""
@@ -45,24 +48,58 @@ def traceparent(trace_id: str, span: str) -> str:
     return f"00-{trace_id}-{span}-01"
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An event as it travels."""
+
+    event_id: str
+    """Its id."""
+
+    value: bytes
+    """Its JSON."""
+
+
 class Story:
-    """Builds the events of one intake in order; `common` is what all of them say."""
+    """Tells the events of one intake in order; `common` is what all of them say.
+
+    An event is written straight from its fields: seven of them are told of one request, and as `EvidenceEvent` objects
+    they would cost a third of its whole CPU time. The form is that model's all the same: an unknown field is an error
+    here, nested records are validated ones, and the sink checks what it reads.
+    """
 
     def __init__(self, *, stage: Stage, intake: str, sequence: int, span: str, **common: Any) -> None:
         self.intake = intake
         self.sequence = sequence
         self.span = span
-        self._common = {"stage": stage, "intake_id": intake, **common}
+        self._forms: dict[int, tuple[Record, orjson.Fragment]] = {}
+        said = {"evidence_version": EVIDENCE_VERSION, "stage": stage, "intake_id": intake, "span_id": span, **common}
+        self._common = {_NAMES[name]: value for name, value in said.items() if value is not None}
 
-    def event(self, event_type: EventType, at: datetime, **fields: Any) -> EvidenceEvent:
-        """Give the next event; `fields` are those of `EvidenceEvent`."""
-        merged = {"span_id": self.span, **self._common, **fields}
-        event = EvidenceEvent(
-            event_id=event_id(self.intake, self.sequence),
-            event_type=event_type,
-            sequence=self.sequence,
-            occurred_at_utc=at,
-            **merged,
-        )
+    def tell(self, event_type: EventType, at: datetime, **fields: Any) -> Told:
+        """Give the next event; `fields` are those of `EvidenceEvent`, and None takes a common one away."""
+        identity = event_id(self.intake, self.sequence)
+        content = {
+            **self._common,
+            "eventId": identity,
+            "eventType": event_type,
+            "sequence": self.sequence,
+            "occurredAtUtc": at,
+        }
+        for name, value in fields.items():
+            if value is not None:
+                content[_NAMES[name]] = self._form(value) if isinstance(value, Record) else value
+            else:
+                content.pop(_NAMES[name], None)
         self.sequence += 1
-        return event
+        return Told(identity, orjson.dumps(content, option=orjson.OPT_UTC_Z))
+
+    def _form(self, record: Record) -> orjson.Fragment:
+        """Give a nested record's JSON; the same record is told in several events and is written once."""
+        found = self._forms.get(id(record))
+        if found is None:
+            found = self._forms[id(record)] = (record, orjson.Fragment(record.to_json()))
+        return found[1]
+
+
+_NAMES: Final = {name: field.alias or name for name, field in EvidenceEvent.model_fields.items()}
+"""JSON names of the fields of an event."""

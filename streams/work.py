@@ -49,6 +49,11 @@ class Work(Record):
     source: Position
     """The request's place on `ai.requests`."""
 
+    def to_json_with(self, request: bytes) -> bytes:
+        """Give the record's bytes around the request's own, as they came: it was read from these very bytes."""
+        rest = self.__pydantic_serializer__.to_json(self, by_alias=True, exclude_none=True, exclude={"request"})
+        return rest[:-1] + b',"request":' + request + b"}"
+
 
 class LedgerEntry(Record):
     """How far the work of one idempotency scope has come."""

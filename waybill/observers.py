@@ -82,14 +82,10 @@ class SinkRejects:
             recorded_at_utc=now,
             stage="sink",
         )
-        headers = envelope.headers(
-            envelope.DEADLETTER_TYPE,
-            event_id=event_id(intake, 0),
-            source=self._source,
-            at=now,
-            subject=intake,
-            traceparent=traceparent(intake, span_id(intake, "sink")),
+        hop = envelope.Hop(
+            source=self._source, subject=intake, traceparent=traceparent(intake, span_id(intake, "sink"))
         )
+        headers = hop.headers(envelope.DEADLETTER_TYPE, event_id(intake, 0), now)
         await made.send_and_wait(
             self._kafka.name(DEADLETTER), key=record.key or intake.encode(), value=letter.to_json(), headers=headers
         )

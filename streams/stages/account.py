@@ -33,9 +33,10 @@ from streams.processors.classification import Scanner
 from streams.processors.retention import Kept, keep
 from streams.processors.routing import Endpoint, estimate
 from streams.response import Attempt, Output, Receipt, Response
-from streams.stages.admit import asked, outgoing, said_of
+from streams.scribe import Scribe
+from streams.stages.admit import asked, said_of
 from streams.story import Story, event_id, span_id, traceparent
-from streams.topics import EVIDENCE, LEDGER, RESPONSES, Topic
+from streams.topics import LEDGER, RESPONSES, Topic
 from streams.transactions import Outgoing
 from streams.work import LedgerEntry, Work
 
@@ -152,29 +153,35 @@ class Account:
         self._kitchen = kitchen
         self._work = work
         self._place = place
-        self._pending: list[Outgoing] = []
         self._waybill: Waybill | None = None
         self._waybill_hash: str | None = None
         self._crossed = False
         self._number = 0
+        span = span_id(work.intake_id, "dispatch")
         self._story = Story(
             stage=Stage.DISPATCH,
             intake=work.intake_id,
             sequence=work.next_sequence,
-            span=span_id(work.intake_id, "dispatch"),
+            span=span,
             parent_span_id=work.parent_span_id,
             trace_id=work.trace_id,
             **said_of(work.request, kitchen.site, work.identity),
         )
+        hop = envelope.Hop(
+            source=f"/waybill/{kitchen.site}/dispatch",
+            subject=work.request.request_id,
+            traceparent=traceparent(work.trace_id, span),
+            tracestate=work.trace_state,
+        )
+        self._scribe = Scribe(self._story, hop, name=kitchen.name, key=work.request.request_id)
 
     def take(self) -> list[Outgoing]:
         """Give what has gathered, and begin anew."""
-        taken, self._pending = self._pending, []
-        return taken
+        return self._scribe.take()
 
     def denied(self, route: RouteConfig, objection: str) -> None:
         """Say that policy no longer allows a route."""
-        self._say(
+        self._scribe.say(
             EventType.POLICY_DECIDED, self._kitchen.clock(), policy=self._policy("deny", f"{route.name}:{objection}")
         )
 
@@ -204,7 +211,7 @@ class Account:
     def _intend(self, call: Call, *, resent: bool) -> None:
         work, now, name = self._work, call.started_at, call.route.name
         self._take_waybill(name)
-        self._say(
+        self._scribe.say(
             EventType.MODEL_INTENDED,
             now,
             route=call.ref,
@@ -214,7 +221,8 @@ class Account:
             **call.about,
         )
         entry = self._entry("intended", now, attempt=self._number, intent_id=call.call_id, route=name, resent=resent)
-        self._write(LEDGER, work.scope.encode(), entry.to_json(), envelope.LEDGER_TYPE, f"{call.call_id}/ledger", now)
+        identity = f"{call.call_id}/ledger"
+        self._scribe.write(LEDGER, entry.to_json(), envelope.LEDGER_TYPE, identity, now, key=work.scope)
 
     def interrupted(self, entry: LedgerEntry) -> Failure:
         """Say that a call was intended before a crash and that its end is not known."""
@@ -238,7 +246,7 @@ class Account:
             code="worker_lost",
             message="the worker ended between the intent and the answer; the call may have been made",
         )
-        self._say(
+        self._scribe.say(
             EventType.MODEL_FAILED,
             self._kitchen.clock(),
             route=ref,
@@ -267,7 +275,7 @@ class Account:
             self.at_risk_usd += estimate(call.route, self._work.request)
         ref = call.ref.model_copy(update={"provider": error.provider}) if error.provider else call.ref
         failure = Failure(code=error.code, message=str(error)[:2000], retryable=not isinstance(error, Rejected))
-        self._say(
+        self._scribe.say(
             EventType.MODEL_FAILED,
             self._kitchen.clock(),
             route=ref,
@@ -296,7 +304,7 @@ class Account:
         )
         kept = keep(completion.text, route.answer, self._kitchen.scanner)
         encoded, first, now = kept.text.encode(), completion.first_chunk_s, self._kitchen.clock()
-        self._say(
+        self._scribe.say(
             EventType.MODEL_COMPLETED,
             now,
             route=ref,
@@ -309,7 +317,7 @@ class Account:
             **call.about,
         )
         if kept.retained.action != "keep":
-            self._say(EventType.RESPONSE_FILTERED, now, route=ref, retained=kept.retained, **call.about)
+            self._scribe.say(EventType.RESPONSE_FILTERED, now, route=ref, retained=kept.retained, **call.about)
         self.cost_usd += usage.cost_usd
         self._attempted(call, ref, "refused" if completion.refused else "completed", usage)
         metrics.tokens.labels(route.name, "input").inc(usage.input_tokens)
@@ -336,7 +344,7 @@ class Account:
             ledger: whether this request holds its idempotency scope.
         """
         work, now = self._work, self._kitchen.clock()
-        self._say(
+        last = self._scribe.say(
             EventType.REQUEST_ENDED,
             now,
             span_id=work.parent_span_id,
@@ -350,7 +358,6 @@ class Account:
             duration_ms=max(0.0, (now - work.admitted_at_utc).total_seconds() * 1000),
             usage=_total(self.attempts),
         )
-        last = event_id(work.intake_id, self._story.sequence - 1)
         written = answer is not None and not answer.kept.withheld
         response = Response(
             request_id=work.request.request_id,
@@ -364,12 +371,11 @@ class Account:
             duplicate_of=duplicate_of.request_id if duplicate_of else None,
             receipt=self._receipt(answer),
         )
-        key = work.request.request_id.encode()
-        self._write(RESPONSES, key, response.to_json(), envelope.RESPONSE_TYPE, f"{last}/response", now)
+        self._scribe.write(RESPONSES, response.to_json(), envelope.RESPONSE_TYPE, f"{last}/response", now)
         entry = None
         if ledger:
             entry = self._entry("ended", now, outcome=outcome)
-            self._write(LEDGER, work.scope.encode(), entry.to_json(), envelope.LEDGER_TYPE, f"{last}/ledger", now)
+            self._scribe.write(LEDGER, entry.to_json(), envelope.LEDGER_TYPE, f"{last}/ledger", now, key=work.scope)
         return Served(self.take(), entry, outcome, answer.route.placement.value if answer else "none")
 
     def _receipt(self, answer: Answer | None) -> Receipt:
@@ -426,28 +432,6 @@ class Account:
             recorded_at_utc=at,
             next_sequence=self._story.sequence,
             **fields,
-        )
-
-    def _say(self, event_type: EventType, at: datetime, **fields: Any) -> None:
-        event = self._story.event(event_type, at, **fields)
-        key = self._work.request.request_id.encode()
-        self._write(EVIDENCE, key, event.to_json(), envelope.EVIDENCE_TYPE, event.event_id, at)
-
-    def _write(self, topic: Topic, key: bytes, value: bytes, ce_type: str, identity: str, at: datetime) -> None:
-        work = self._work
-        self._pending.append(
-            outgoing(
-                self._kitchen.name(topic),
-                key,
-                value,
-                ce_type,
-                identity,
-                f"/waybill/{self._kitchen.site}/dispatch",
-                at,
-                work.request.request_id,
-                traceparent(work.trace_id, self._story.span),
-                work.trace_state,
-            )
         )
 
 

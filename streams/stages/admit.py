@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from evidence.canonical import sha256_hex
 from evidence.errors import RecordError
-from evidence.records import Classification, EventType, Failure, Outcome, Placement, Position, Record, Stage
+from evidence.records import Classification, EventType, Failure, Outcome, Placement, Position, Stage
 from inference.routes import RouteTable
 from policy.labels import DataClass
 from streams import envelope
@@ -17,8 +17,9 @@ from streams.processors.classification import Scanner, classify
 from streams.processors.routing import Decision, Endpoint, decide, waybills
 from streams.request import RuntimeRequest, parse, readable_request_id
 from streams.response import Asked, DeadLetter, Receipt, Response
-from streams.story import UNREADABLE, Story, event_id, intake_id, span_id, trace_of, traceparent
-from streams.topics import DEADLETTER, EVIDENCE, RESPONSES, WORK_HOSTED, WORK_LOCAL, Topic
+from streams.scribe import Scribe
+from streams.story import UNREADABLE, Story, intake_id, span_id, trace_of, traceparent
+from streams.topics import DEADLETTER, RESPONSES, WORK_HOSTED, WORK_LOCAL, Topic
 from streams.transactions import Outgoing
 from streams.work import Work
 
@@ -114,9 +115,9 @@ def refuse(record: Incoming, error: RecordError, rules: Rules, now: datetime) ->
     parent, tracestate = envelope.trace_context(record.headers)
     trace_id, app_span = trace_of(parent, intake)
     root = span_id(intake, "request")
-    hop = traceparent(trace_id, root)
     digest = sha256_hex(value)
     failure = Failure(code=error.code, message=str(error)[:2000])
+    subject = request_id or intake
     story = Story(
         stage=Stage.ADMISSION,
         intake=intake,
@@ -127,7 +128,9 @@ def refuse(record: Incoming, error: RecordError, rules: Rules, now: datetime) ->
         parent_span_id=app_span,
         site=rules.site,
     )
-    event = story.event(
+    hop = _hop(rules, subject, traceparent(trace_id, root), tracestate)
+    scribe = Scribe(story, hop, name=rules.name, key=subject)
+    event = scribe.say(
         EventType.REQUEST_REJECTED,
         now,
         outcome=Outcome.REJECTED,
@@ -146,22 +149,11 @@ def refuse(record: Incoming, error: RecordError, rules: Rules, now: datetime) ->
         recorded_at_utc=now,
         stage=Stage.ADMISSION,
     )
-    source = f"/waybill/{rules.site}/admission"
-    subject = request_id or intake
-
-    def written(topic: Topic, value: Record, ce_type: str, identity: str) -> Outgoing:
-        key = subject.encode()
-        name = rules.name(topic)
-        return outgoing(name, key, value.to_json(), ce_type, identity, source, now, subject, hop, tracestate)
-
-    records = [
-        written(DEADLETTER, letter, envelope.DEADLETTER_TYPE, f"{event.event_id}/deadletter"),
-        written(EVIDENCE, event, envelope.EVIDENCE_TYPE, event.event_id),
-    ]
+    scribe.write(DEADLETTER, letter.to_json(), envelope.DEADLETTER_TYPE, f"{event}/deadletter", now)
     if request_id is not None:
         response = Response(request_id=request_id, outcome=Outcome.REJECTED, ended_at_utc=now, failure=failure)
-        records.append(written(RESPONSES, response, envelope.RESPONSE_TYPE, f"{event.event_id}/response"))
-    return Admitted(tuple(records), "rejected", error.code)
+        scribe.write(RESPONSES, response.to_json(), envelope.RESPONSE_TYPE, f"{event}/response", now)
+    return Admitted(tuple(scribe.take()), "rejected", error.code)
 
 
 class _Admission:
@@ -180,23 +172,24 @@ class _Admission:
         self.trace_id, self.app_span = trace_of(head.traceparent, intake)
         self.tracestate = head.tracestate
         self.root = span_id(intake, "request")
-        self.span = span_id(intake, "admission")
-        self.source = f"/waybill/{rules.site}/admission"
-        self.story = Story(
+        span = span_id(intake, "admission")
+        story = Story(
             stage=Stage.ADMISSION,
             intake=intake,
             sequence=0,
-            span=self.span,
+            span=span,
             parent_span_id=self.root,
             trace_id=self.trace_id,
             **said_of(request, rules.site, UNSIGNED),
         )
-        self.records: list[Outgoing] = []
+        hop = _hop(rules, request.request_id, traceparent(self.trace_id, span), head.tracestate)
+        self.scribe = Scribe(story, hop, name=rules.name, key=request.request_id)
 
     def run(self) -> Admitted:
         request, rules, value = self.request, self.rules, self.record.value or b""
-        self.say(
+        self.scribe.say(
             EventType.REQUEST_ADMITTED,
+            self.now,
             span_id=self.root,
             parent_span_id=self.app_span,
             deadline_utc=request.deadline_utc,
@@ -205,17 +198,18 @@ class _Admission:
             source=self.record.position,
         )
         classification = classify(request.classification, request.texts(), rules.scanner)
-        self.say(EventType.DATA_CLASSIFIED, classification=classification)
+        self.scribe.say(EventType.DATA_CLASSIFIED, self.now, classification=classification)
         effective = DataClass(classification.effective)
         decision = decide(request, effective, rules.table)
-        self.say(EventType.POLICY_DECIDED, classification=classification, policy=decision.policy)
+        self.scribe.say(EventType.POLICY_DECIDED, self.now, classification=classification, policy=decision.policy)
         if not decision.routes:
             return self.deny(classification, decision)
         contracts = waybills(self.intake, request, effective, decision, rules.endpoints)
         chosen = decision.routes[0]
         contract = contracts.get(chosen.name)
-        self.say(
+        self.scribe.say(
             EventType.ROUTE_SELECTED,
+            self.now,
             classification=classification,
             route=chosen.ref(rules.endpoints[chosen.endpoint].provider),
             fallbacks=tuple(route.name for route in decision.routes[1:]),
@@ -231,7 +225,7 @@ class _Admission:
             root_span_id=self.app_span,
             trace_state=self.tracestate,
             admitted_at_utc=self.now,
-            next_sequence=self.story.sequence,
+            next_sequence=self.scribe.story.sequence,
             request=request,
             classification=classification,
             policy=decision.policy,
@@ -240,14 +234,15 @@ class _Admission:
             source=self.record.position,
         )
         topic = WORK_HOSTED if chosen.placement is Placement.HOSTED else WORK_LOCAL
-        self.write(topic, work.scope.encode(), work.to_json(), envelope.WORK_TYPE, self.intake)
-        return Admitted(tuple(self.records), "admitted")
+        self.scribe.write(topic, work.to_json_with(value), envelope.WORK_TYPE, self.intake, self.now, key=work.scope)
+        return Admitted(tuple(self.scribe.take()), "admitted")
 
     def deny(self, classification: Classification, decision: Decision) -> Admitted:
         told = "policy allows no route: " + ", ".join(decision.policy.reasons[1:])
         failure = Failure(code="denied", message=told[:2000])
-        self.say(
+        ended = self.scribe.say(
             EventType.REQUEST_ENDED,
+            self.now,
             span_id=self.root,
             parent_span_id=self.app_span,
             outcome=Outcome.DENIED,
@@ -271,31 +266,8 @@ class _Admission:
                 left_the_site=False,
             ),
         )
-        identity = event_id(self.intake, self.story.sequence - 1) + "/response"
-        key = self.request.request_id.encode()
-        self.write(RESPONSES, key, response.to_json(), envelope.RESPONSE_TYPE, identity)
-        return Admitted(tuple(self.records), "denied")
-
-    def say(self, event_type: EventType, **fields: Any) -> None:
-        event = self.story.event(event_type, self.now, **fields)
-        key = self.request.request_id.encode()
-        self.write(EVIDENCE, key, event.to_json(), envelope.EVIDENCE_TYPE, event.event_id)
-
-    def write(self, topic: Topic, key: bytes, value: bytes, ce_type: str, identity: str) -> None:
-        self.records.append(
-            outgoing(
-                self.rules.name(topic),
-                key,
-                value,
-                ce_type,
-                identity,
-                self.source,
-                self.now,
-                self.request.request_id,
-                traceparent(self.trace_id, self.span),
-                self.tracestate,
-            )
-        )
+        self.scribe.write(RESPONSES, response.to_json(), envelope.RESPONSE_TYPE, f"{ended}/response", self.now)
+        return Admitted(tuple(self.scribe.take()), "denied")
 
 
 def said_of(request: RuntimeRequest, site: str, identity: str) -> dict[str, Any]:
@@ -323,23 +295,10 @@ def asked(request: RuntimeRequest) -> Asked:
     )
 
 
-def outgoing(
-    topic: str,
-    key: bytes,
-    value: bytes,
-    ce_type: str,
-    identity: str,
-    source: str,
-    at: datetime,
-    subject: str,
-    hop: str,
-    tracestate: str = "",
-) -> Outgoing:
-    """Make a record with its CloudEvents headers."""
-    headers = envelope.headers(
-        ce_type, event_id=identity, source=source, at=at, subject=subject, traceparent=hop, tracestate=tracestate
+def _hop(rules: Rules, subject: str, hop: str, tracestate: str) -> envelope.Hop:
+    return envelope.Hop(
+        source=f"/waybill/{rules.site}/admission", subject=subject, traceparent=hop, tracestate=tracestate
     )
-    return Outgoing(topic, key, value, headers)
 
 
 def _intake(record: Incoming, rules: Rules) -> str:

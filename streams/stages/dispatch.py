@@ -26,7 +26,6 @@ from streams.ledger import Ledger, rebuild
 from streams.metrics import Metrics
 from streams.response import DeadLetter
 from streams.stages.account import Kitchen, Served
-from streams.stages.admit import outgoing
 from streams.stages.lanes import LaneStage
 from streams.stages.serve import Serving
 from streams.story import event_id, intake_id, span_id, traceparent
@@ -41,8 +40,12 @@ NAME: Final = "dispatch"
 _BATCH: Final = 64
 """Work records taken at once at most."""
 
-_PEEK_MS: Final = 5000
+_PEEK_S: Final = 5.0
 """How long the first unfinished work record may take to arrive."""
+
+_PEEK_STEP_MS: Final = 50
+
+_EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 _POLL_MS: Final = 1000
 
@@ -172,16 +175,26 @@ class DispatchLane:
         ends = await self._reader.end_offsets(list(self._partitions))
         oldest: datetime | None = None
         for partition, end in ends.items():
-            position = await self._reader.position(partition)
-            if position >= end:
-                continue
-            first = await self._reader.getmany(partition, timeout_ms=_PEEK_MS, max_records=1)
-            self._reader.seek(partition, position)
-            # With unfinished work that does not show itself in time, the whole ledger is read.
-            when = first[partition][0].timestamp / 1000 if first.get(partition) else 0.0
-            begun = datetime.fromtimestamp(when, UTC)
-            oldest = begun if oldest is None else min(oldest, begun)
+            begun = await self._begun(partition, end)
+            if begun is not None:
+                oldest = begun if oldest is None else min(oldest, begun)
         self._ledger = await rebuild(self._kafka, self._ledger_partition, now=self._kitchen.clock(), oldest_work=oldest)
+
+    async def _begun(self, partition: TopicPartition, end: int) -> datetime | None:
+        """Say when the first unfinished work record was written; None where there is none."""
+        loop = asyncio.get_running_loop()
+        position, give_up = await self._reader.position(partition), loop.time() + _PEEK_S
+        try:
+            # What is left may be the marks of transactions alone; reading moves past them and gives nothing.
+            while await self._reader.position(partition) < end:
+                found = await self._reader.getmany(partition, timeout_ms=_PEEK_STEP_MS, max_records=1)
+                if found.get(partition):
+                    return datetime.fromtimestamp(found[partition][0].timestamp / 1000, UTC)
+                if loop.time() > give_up:
+                    return _EPOCH  # there is some, and it does not show itself: the whole ledger is read
+            return None
+        finally:
+            self._reader.seek(partition, position)
 
     async def _pull(self, partition: TopicPartition) -> None:
         gate = self._gates[partition.topic]
@@ -325,21 +338,14 @@ class DispatchLane:
             stage=Stage.DISPATCH,
         )
         intake = intake_id(self._log_id, record.topic, record.partition, record.offset, record.timestamp)
-        hop = traceparent(intake, span_id(intake, "dispatch"))
-        source = f"/waybill/{self._kitchen.site}/dispatch"
-        return [
-            outgoing(
-                self._kafka.name(DEADLETTER),
-                record.key or intake.encode(),
-                letter.to_json(),
-                envelope.DEADLETTER_TYPE,
-                event_id(intake, 0),
-                source,
-                now,
-                intake,
-                hop,
-            )
-        ]
+        hop = envelope.Hop(
+            source=f"/waybill/{self._kitchen.site}/dispatch",
+            subject=intake,
+            traceparent=traceparent(intake, span_id(intake, "dispatch")),
+        )
+        headers = hop.headers(envelope.DEADLETTER_TYPE, event_id(intake, 0), now)
+        topic = self._kafka.name(DEADLETTER)
+        return [Outgoing(topic, record.key or intake.encode(), letter.to_json(), headers)]
 
 
 def _disappoint(pending: _Pending, error: BaseException) -> None:

@@ -83,11 +83,11 @@ def test_reading_headers_ends_in_an_envelope_or_a_record_error(pairs):
 def test_what_we_write_is_cloudevents_1_0():
     """Our headers are those of the Kafka binding, with a time in Z and the hop's own trace context."""
     at = datetime(2026, 11, 2, 12, 0, 0, 5, tzinfo=UTC)
-    found = dict(envelope.headers("t", event_id="i", source="/s", at=at, subject="ü", traceparent=PARENT))
+    found = dict(envelope.Hop(source="/s", subject="ü", traceparent=PARENT).headers("t", "i", at))
     assert found == {
         "ce_specversion": b"1.0", "ce_type": b"t", "ce_source": b"/s", "ce_id": b"i",
         "ce_time": b"2026-11-02T12:00:00.000005Z", "ce_subject": "ü".encode(),
         "content-type": b"application/json", "traceparent": PARENT.encode(),
     }  # fmt: skip
-    more = envelope.headers("t", event_id="i", source="/s", at=at, subject="u", traceparent=PARENT, tracestate="a=1")
+    more = envelope.Hop(source="/s", subject="u", traceparent=PARENT, tracestate="a=1").headers("t", "i", at)
     assert ("tracestate", b"a=1") in more

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from told_story import ToldStory
 
-from evidence.records import EventType, Stage
+from evidence.records import EventType, EvidenceEvent, Placement, RouteRef, Stage
 from streams.story import Story, event_id, intake_id, span_id, trace_of, traceparent
 
 PLACE = st.tuples(st.sampled_from(["log-a", "log-b"]), st.just("t"), st.integers(0, 99), st.integers(0, 10**9),
@@ -43,7 +45,7 @@ def test_a_broken_traceparent_starts_a_new_trace(text):
 
 def test_events_are_numbered_without_a_gap():
     """A story counts its events from where it goes on, and its common fields can be overruled by an event."""
-    story = Story(
+    story = ToldStory(
         stage=Stage.DISPATCH, intake="i", sequence=4, span="a" * 16, request_id="r", trace_id="b" * 32, site="s"
     )
     now = datetime(2026, 11, 2, tzinfo=UTC)
@@ -54,3 +56,28 @@ def test_events_are_numbered_without_a_gap():
     assert [first.sequence, second.sequence, story.sequence] == [4, 5, 6]
     assert [first.span_id, second.span_id] == ["a" * 16, "c" * 16]
     assert first.event_id == event_id("i", 4)
+
+
+def test_an_unknown_field_is_an_error():
+    """A story cannot tell what no evidence event has."""
+    story = Story(stage=Stage.DISPATCH, intake="i", sequence=0, span="a" * 16, request_id="r", trace_id="b" * 32)
+    with pytest.raises(KeyError):
+        story.tell(EventType.MODEL_INTENDED, datetime(2026, 11, 2, tzinfo=UTC), colour="blue")
+
+
+def test_a_told_event_is_the_record_that_it_stands_for():
+    """What a story tells reads back as the event that the model itself would have written."""
+    now = datetime(2026, 11, 2, 1, 2, 3, 4, tzinfo=UTC)
+    route = RouteRef(name="r", placement=Placement.HOSTED, provider="p", model="m", region="eu")
+    common = {"request_id": "ü", "trace_id": "b" * 32, "site": "s", "parent_span_id": "c" * 16, "session_ref": None}
+    story = Story(stage=Stage.DISPATCH, intake="i", sequence=3, span="a" * 16, **common)
+
+    told = story.tell(EventType.MODEL_INTENDED, now, route=route, attempt=1, fallbacks=("x",), parent_span_id=None)
+
+    wanted = EvidenceEvent(
+        event_id=event_id("i", 3), event_type=EventType.MODEL_INTENDED, intake_id="i", sequence=3, occurred_at_utc=now,
+        stage=Stage.DISPATCH, span_id="a" * 16, route=route, attempt=1, fallbacks=("x",),
+        **{**common, "parent_span_id": None},
+    )  # fmt: skip
+    assert EvidenceEvent.model_validate_json(told.value) == wanted
+    assert told.event_id == wanted.event_id

@@ -16,6 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode
+from told_story import ToldStory
 
 from evidence.records import (
     Classification,
@@ -31,7 +32,7 @@ from evidence.records import (
     Usage,
 )
 from streams.processors.correlation import ClosedStory, Correlator
-from streams.story import Story, event_id, span_id
+from streams.story import event_id, span_id
 from streams.telemetry import Exporter, spans
 
 NOON = datetime(2026, 11, 23, 12, 0, 0, 123_457, tzinfo=UTC)
@@ -62,7 +63,7 @@ def later(ms: float) -> datetime:
 
 def admission(parent: str | None = APP_SPAN) -> list[EvidenceEvent]:
     """Give what admission says of a request that goes to the hosted route."""
-    story = Story(
+    story = ToldStory(
         stage=Stage.ADMISSION,
         intake=INTAKE,
         sequence=0,
@@ -80,10 +81,10 @@ def admission(parent: str | None = APP_SPAN) -> list[EvidenceEvent]:
     ]
 
 
-def dispatch() -> Story:
+def dispatch() -> ToldStory:
     """Give the story as dispatch goes on with it."""
     span = span_id(INTAKE, "dispatch")
-    return Story(stage=Stage.DISPATCH, intake=INTAKE, sequence=4, span=span, parent_span_id=ROOT, **SAID)
+    return ToldStory(stage=Stage.DISPATCH, intake=INTAKE, sequence=4, span=span, parent_span_id=ROOT, **SAID)
 
 
 def attempt(number: int) -> dict[str, Any]:
@@ -91,7 +92,7 @@ def attempt(number: int) -> dict[str, Any]:
     return {"attempt": number, "span_id": span_id(INTAKE, f"attempt-{number}"), "parent_span_id": ROOT}
 
 
-def ended(story: Story, at: datetime, outcome: Outcome, **fields: Any) -> EvidenceEvent:
+def ended(story: ToldStory, at: datetime, outcome: Outcome, **fields: Any) -> EvidenceEvent:
     """Give the end of a request."""
     about = {"span_id": ROOT, "parent_span_id": APP_SPAN, "classification": PUBLIC}
     return story.event(EventType.REQUEST_ENDED, at, outcome=outcome, **about, **fields)
@@ -294,7 +295,7 @@ def test_the_request_says_where_it_came_from_and_how_it_was_decided() -> None:
 
 def test_a_rejection_is_one_span() -> None:
     """A record that could not be read gives a single span with its reason."""
-    story = Story(
+    story = ToldStory(
         stage=Stage.ADMISSION,
         intake=INTAKE,
         sequence=0,

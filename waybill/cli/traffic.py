@@ -202,14 +202,8 @@ async def tail(kafka: KafkaSettings, topics: Sequence[Topic], *, from_start: boo
 
 def _headers(line: Line) -> list[tuple[str, bytes]]:
     trace, span = uuid4().hex, uuid4().hex[:16]
-    return envelope.headers(
-        envelope.REQUEST_TYPE,
-        event_id=line.request_id,
-        source=SOURCE,
-        at=datetime.now(UTC),
-        subject=line.request_id,
-        traceparent=f"00-{trace}-{span}-01",
-    )
+    hop = envelope.Hop(source=SOURCE, subject=line.request_id, traceparent=f"00-{trace}-{span}-01")
+    return hop.headers(envelope.REQUEST_TYPE, line.request_id, datetime.now(UTC))
 
 
 async def find_response(kafka: KafkaSettings, request_id: str, timeout_s: float) -> dict[str, Any] | None:
