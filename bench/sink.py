@@ -15,7 +15,7 @@ from bench.rig import PARTITIONS, broker
 from evidence.records import Classification, EventType, EvidenceEvent, PolicyRef, RouteRef, Stage
 from evidence.store import EvidenceStore
 from streams import kafka as clients
-from streams.sink import RejectedRecord, Sink, Unobserved
+from streams.stages.sink import RejectedRecord, Sink, Unobserved
 from streams.story import event_id
 from streams.topics import EVIDENCE
 

@@ -26,12 +26,12 @@ from streams.brokers.patience import wait_after_empty_fetches
 from streams.kafka import check_topics, log_identity
 from streams.metrics import Metrics
 from streams.processors.routing import Endpoint
-from streams.sink import Sink
 from streams.stages import admission, dispatch
 from streams.stages.account import Kitchen
 from streams.stages.admit import Rules
 from streams.stages.correlation import Correlation
 from streams.stages.dispatch import Limits
+from streams.stages.sink import Sink
 from streams.telemetry import Exporter
 from waybill.observers import SinkMetrics, SinkRejects
 from waybill.settings import Settings

@@ -11,7 +11,7 @@ from streams import envelope
 from streams.kafka import KafkaSettings, producer
 from streams.metrics import Metrics
 from streams.response import DeadLetter
-from streams.sink import RejectedRecord
+from streams.stages.sink import RejectedRecord
 from streams.story import event_id, intake_id, span_id, traceparent
 from streams.topics import DEADLETTER, EVIDENCE
 
@@ -58,7 +58,7 @@ class SinkRejects:
         self._source = f"/waybill/{site}/sink"
 
     async def __call__(self, rejected: Sequence[RejectedRecord]) -> None:
-        """See `streams.sink.DeadLetter`; a connection is made for the occasion, which is rare."""
+        """See `streams.stages.sink.DeadLetter`; a connection is made for the occasion, which is rare."""
         made = producer(self._kafka)
         await made.start()
         try:

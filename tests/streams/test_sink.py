@@ -27,7 +27,7 @@ from evidence.store import EvidenceStore
 from streams import kafka as clients
 from streams.errors import BrokerUnavailable, LogMismatch
 from streams.kafka import KafkaSettings
-from streams.sink import RejectedRecord, Sink, Unobserved
+from streams.stages.sink import RejectedRecord, Sink, Unobserved
 from streams.topics import DEADLETTER, EVIDENCE
 
 TOPICS = (EVIDENCE, DEADLETTER)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from evidence.store import EvidenceStore
 from streams.kafka import KafkaSettings, producer
-from streams.sink import RejectedRecord, Sink
+from streams.stages.sink import RejectedRecord, Sink
 from streams.topics import DEADLETTER
 
 
