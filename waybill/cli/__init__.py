@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import sys
+from waybill.cli.interrupts import end_quietly, listen
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; give the exit code. `argv` are the arguments; the process's own if None."""
+    end_quietly()
     try:
-        from waybill.cli.program import run  # noqa: PLC0415 - parts of this package are used without the program
-    except KeyboardInterrupt:
-        sys.stderr.write("waybill: stopped\n")
-        return 130
-    return run(argv)
+        from waybill.cli.program import run  # noqa: PLC0415 - loading it takes a moment, and parts are used without it
+
+        return run(argv)
+    finally:
+        listen()

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evidence.errors import ConfigError
+from waybill.cli.interrupts import listen
 from waybill.cli.options import Home, err, out, resolve
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def sql(
     from queries.database import Evidence  # noqa: PLC0415 - `--help` needs none of it
     from queries.render import render  # noqa: PLC0415 - the same
 
+    listen()
     with Evidence(settings.evidence) as evidence:
         render(evidence.query(query, timeout_s=settings.sql_seconds), form, out, max_rows=rows)
 
@@ -70,6 +72,7 @@ def ask(
     values = question.bind(_pairs(given or []))
     if form == "table":
         err.print(f"[bold]{question.title}[/bold]: {question.about}")
+    listen()
     with Evidence(settings.evidence) as evidence:
         render(evidence.query(question.sql, values, settings.sql_seconds), form, out, max_rows=rows)
 

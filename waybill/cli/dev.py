@@ -16,6 +16,7 @@ from uuid import uuid4
 import typer
 
 from evidence.errors import ConfigError
+from waybill.cli.interrupts import listen
 from waybill.cli.options import Home, command, out
 from waybill.settings import load
 
@@ -67,6 +68,7 @@ def dev(
     from waybill.cli.lines import read  # noqa: PLC0415 - the same
     from waybill.dev import Supervisor, Wanted  # noqa: PLC0415 - the same
 
+    listen()
     load_routes(settings.routes)
     lines = read(requests, datetime.now(UTC), lambda: str(uuid4())) if requests is not None else ()
     supervisor = Supervisor(Wanted(settings, own, local_model), lambda line: out.print(line, markup=False))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from waybill.cli.interrupts import listen
 from waybill.cli.options import Home, Kafka, out, resolve
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def doctor(home: Home = None, kafka: Kafka = None) -> int:
 async def _all(settings: Settings) -> int:
     from waybill.cli.checkup import findings  # noqa: PLC0415 - `--help` needs none of it
 
+    listen()
     good = True
     async for found in findings(settings):
         good &= found.good

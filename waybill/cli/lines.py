@@ -20,6 +20,7 @@ from streams.request import parse
 
 RAW: Final = "raw"
 DEADLINE: Final = "deadlineInSeconds"
+MAX_DEADLINE_S: Final = 365 * 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +91,10 @@ def _line(number: int, content: bytes, now: datetime, new_id: Callable[[], str])
             raise RecordError("invalid_field", 'a raw line is {"raw": "text"} and nothing else')
         return Line(number, new_id(), found[RAW].encode(), raw=True)
     filled = {"requestId": new_id(), "timestampUtc": _z(now), **found}
-    seconds = filled.pop(DEADLINE, None)
-    if seconds is not None:
-        if not isinstance(seconds, int | float) or seconds <= 0 or "deadlineUtc" in filled:
+    if DEADLINE in filled:
+        seconds = filled.pop(DEADLINE)
+        number_given = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+        if not number_given or not 0 < seconds <= MAX_DEADLINE_S or "deadlineUtc" in filled:
             raise RecordError("invalid_field", f"{DEADLINE} is a number above 0, and stands instead of deadlineUtc")
         filled["deadlineUtc"] = _z(now + timedelta(seconds=seconds))
     value = orjson.dumps(filled)

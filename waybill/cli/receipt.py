@@ -8,6 +8,7 @@ from typing import Annotated
 import orjson
 import typer
 
+from waybill.cli.interrupts import listen
 from waybill.cli.options import Home, Kafka, out, resolve, tell
 
 
@@ -28,6 +29,7 @@ def receipt(
     from waybill.cli.receipts import receipt_panel  # noqa: PLC0415 - `--help` needs none of it
     from waybill.cli.traffic import find_response  # noqa: PLC0415 - the same
 
+    listen()
     found = asyncio.run(find_response(settings.kafka_settings(), request_id, timeout))
     if found is None:
         tell(

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import typer
 
+from waybill.cli.interrupts import listen
 from waybill.cli.options import Home, Kafka, err, out, resolve, tell
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def send(
     from waybill.cli.lines import read  # noqa: PLC0415 - `--help` needs none of it
 
     lines = read(file, datetime.now(UTC), lambda: str(uuid4()))
+    listen()
     return asyncio.run(_send(settings.kafka_settings(), lines, timeout if wait else None))
 
 

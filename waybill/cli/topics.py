@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from waybill.cli.interrupts import listen
 from waybill.cli.options import Home, Kafka, out, resolve
 
 app = typer.Typer(help="Make and show the topics.", no_args_is_help=True)
@@ -29,6 +30,7 @@ def create(
     settings = resolve(home=home, kafka=kafka, partitions=partitions, replication=replication)
     from waybill.dev_topics import make_topics  # noqa: PLC0415 - `--help` needs none of it
 
+    listen()
     made = asyncio.run(
         make_topics(settings.kafka_settings(), partitions=settings.partitions, replication=settings.replication)
     )
@@ -45,6 +47,7 @@ def list_(kafka: Kafka = None, home: Home = None) -> int:
     from streams.kafka import partition_counts  # noqa: PLC0415 - `--help` needs none of it
     from streams.topics import ALL, DAY_MS  # noqa: PLC0415 - the same
 
+    listen()
     cluster = settings.kafka_settings()
     counts = asyncio.run(partition_counts(cluster))
     table = Table("topic", "partitions", "kept", "what is on it")

@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from waybill.cli.interrupts import listen
 from waybill.cli.options import Home, out, resolve, tell
 
 _STORY: Final = """
@@ -33,6 +34,7 @@ def trace(
     settings = resolve(home=home)
     from queries.database import Evidence  # noqa: PLC0415 - `--help` needs none of it
 
+    listen()
     with (
         Evidence(settings.evidence) as evidence,
         evidence.query(_STORY, {"id": request_id}, settings.sql_seconds) as result,

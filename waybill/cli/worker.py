@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from evidence.errors import ConfigError
+from waybill.cli.interrupts import listen
 from waybill.cli.options import Home, Kafka
 from waybill.settings import load
 
@@ -41,10 +42,11 @@ def worker(
     # Not before here: what the stages need takes a second to load, and `--help` needs none of it.
     from waybill import assembly  # noqa: PLC0415
 
-    names = assembly.STAGES if stages is None else tuple(name.strip() for name in stages.split(",") if name.strip())
-    if not names:
-        raise ConfigError(f"--stages names no stage; the stages are {', '.join(assembly.STAGES)}")
+    names = assembly.STAGES if stages is None else tuple(name.strip() for name in stages.split(","))
+    if unknown := [name for name in names if name not in assembly.STAGES]:
+        raise ConfigError(f"there is no stage {unknown[0]!r}; the stages are {', '.join(assembly.STAGES)}")
     settings.home.mkdir(parents=True, exist_ok=True)
+    listen()
     plan = asyncio.run(assembly.plan(settings))
     loop = _new_loop()
     asyncio.set_event_loop(loop)
