@@ -21,13 +21,10 @@ from aiokafka.partitioner import murmur2
 
 from evidence.errors import RecordError
 from streams.envelope import Headers
-from streams.kafka import MAX_RECORD_BYTES, KafkaSettings, producer
+from streams.kafka import KafkaSettings, producer
 
 _PRODUCERS: Final = 2
 """Producers that take turns; with two, back-to-back transactions take 3 to 5 ms instead of 25 to 30."""
-
-_OVERHEAD_BYTES: Final = 512
-"""Room for what a batch adds to one record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,22 +93,27 @@ class Writer:
         """
         if not batch.records and not batch.positions:
             return
-        made = self._next()
+        made, delivered = self._next(), list[asyncio.Future[Any]]()
         await made.begin_transaction()
         try:
-            for delivered in await self._send(made, batch.records):
-                await delivered
+            await self._send(made, batch.records, delivered)
+            for future in delivered:
+                await future
             # Only now: offsets that overtake records make the broker refuse some of these, to be sent again later.
             if batch.positions:
                 await made.send_offsets_to_transaction(batch.positions, self._group)
         except BaseException as error:
+            for future in delivered:
+                future.add_done_callback(_seen)  # one error stands for them all
             await _abort(made, error)
             raise
         await made.commit_transaction()
 
-    async def _send(self, made: AIOKafkaProducer, records: list[Outgoing]) -> list[asyncio.Future[Any]]:
+    async def _send(
+        self, made: AIOKafkaProducer, records: list[Outgoing], delivered: list[asyncio.Future[Any]]
+    ) -> None:
+        """Hand records over; `delivered` takes a future for each batch of them."""
         open_batches: dict[tuple[str, int], Any] = {}
-        delivered: list[asyncio.Future[Any]] = []
         for record in records:
             place = record.topic, await self._partition(made, record.topic, record.key)
             builder = open_batches.get(place)
@@ -125,7 +127,6 @@ class Writer:
                     raise RecordError("too_large", f"a record of {len(record.value)} bytes does not fit a batch")
         for (topic, partition), builder in open_batches.items():
             delivered.append(await made.send_batch(builder, topic, partition=partition))
-        return delivered
 
     async def _partition(self, made: AIOKafkaProducer, topic: str, key: bytes) -> int:
         count = self._partitions.get(topic)
@@ -145,23 +146,24 @@ def partition_of(key: bytes, count: int) -> int:
     return 0 if count == 1 else (murmur2(key) & 0x7FFFFFFF) % count
 
 
-def fits(value: bytes, headers: Headers) -> bool:
-    """Say whether a record can be written at all."""
-    size = len(value) + sum(len(name) + len(content) for name, content in headers)
-    return size + _OVERHEAD_BYTES <= MAX_RECORD_BYTES
-
-
 async def committed_position(consumer: Any, partition: TopicPartition) -> int | None:
     """Give where a group goes on in a partition; asked after fencing, so that no predecessor can still move it."""
     found: int | None = await consumer.committed(partition)
     return found
 
 
+def _seen(future: asyncio.Future[Any]) -> None:
+    """Look at a future's error, so that it is not reported as overlooked."""
+    if not future.cancelled():
+        future.exception()
+
+
 async def _abort(made: AIOKafkaProducer, cause: BaseException) -> None:
     try:
         await made.abort_transaction()
-    except (KafkaError, asyncio.CancelledError) as error:
-        # The broker ends it at the latest when the next owner starts; what matters is the first cause.
+    except (KafkaError, AssertionError, asyncio.CancelledError) as error:
+        # A fenced producer cannot even abort (aiokafka asserts so). The broker ends the transaction at the latest when
+        # the next owner starts; what matters is the first cause.
         cause.add_note(f"the transaction could not be aborted here: {error!r}")
 
 

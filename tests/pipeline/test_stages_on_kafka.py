@@ -1,0 +1,219 @@
+"""Admission and dispatch on real brokers: one response and one whole story for each request, whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+
+import pytest
+from aiokafka.errors import KafkaError, ProducerFenced
+from requests_made import ROUTES, encoded, request
+from stage_rig import Provider, Reader, Worker, asked, send, topics
+
+from inference.backend import Completion, ModelCall
+from inference.standin.script import Behaviour, Rule, Script
+from inference.testing import echo
+from streams.stages.dispatch import Limits
+from streams.topics import EVIDENCE, REQUESTS
+from streams.transactions import Batch, Outgoing, Writer
+
+pytestmark = pytest.mark.kafka
+
+SLOW = Script(rules=(Rule(do=Behaviour(latency_ms=60)),))
+RESEND = ROUTES.replace("    fallback: [local-small]", "    on_ambiguous: resend\n    fallback: [local-small]")
+
+
+@pytest.fixture(params=["apache", "development"])
+def broker(request):
+    """Give the address of each of the two brokers in turn."""
+    return request.getfixturevalue({"apache": "kafka", "development": "dev_broker"}[request.param])
+
+
+async def test_two_hundred_requests_have_two_hundred_stories(broker, prefix):
+    """On both brokers every request gets its one response and its whole story, and each intent one call."""
+    kafka, sent = await topics(broker, prefix), asked(200)
+    async with Provider() as provider, Reader(kafka) as reader, Worker(kafka, provider.backend):
+        await send(kafka, sent)
+        await reader.until_responses(200)
+        calls = provider.calls()
+    reader.check(name for name, _ in sent)
+    assert reader.outcomes() == {"completed": 200}
+    intents = {event["eventId"] for event in reader.events if event["eventType"] == "model.intended"}
+    assert set(calls) == intents
+    assert calls.total() == 150
+
+
+async def test_bad_records_go_to_the_dead_letters_and_hold_nothing_up(kafka, prefix):
+    """Between good requests, broken ones are refused with their position, and the largest one allowed passes."""
+    settings = await topics(kafka, prefix)
+    big = encoded(request("big", "x" * 850_000, modelPolicy={"placement": "local"}))
+    sent = [*asked(10), ("bad", b"{"), ("old", encoded(request("old", contractVersion="7.0"))), ("big", big)]
+    async with Provider() as provider, Reader(settings) as reader, Worker(settings, provider.backend):
+        await send(settings, sent)
+        await reader.until_responses(12)
+    assert reader.outcomes() == {"completed": 10, "rejected": 1, "failed": 1}
+    assert Counter(letter["failure"]["code"] for letter in reader.found["ai.deadletter"]) == {
+        "not_json": 1, "unsupported_version": 1,
+    }  # fmt: skip
+    assert {letter["source"]["topic"] for letter in reader.found["ai.deadletter"]} == {settings.name(REQUESTS)}
+    too_large = next(response for response in reader.responses if response["requestId"] == "big")
+    assert too_large["failure"]["code"] == "answer_too_large"
+
+
+@pytest.mark.parametrize("way", ["stop", "die"])
+async def test_stopped_in_mid_run_and_started_again(kafka, prefix, way):
+    """Workers that are stopped, or cut off without a drain, leave each request with one response in the end."""
+    settings, sent = await topics(kafka, prefix), asked(160)
+    async with Provider(SLOW) as provider, Reader(settings) as reader:
+        await send(settings, sent)
+        for part in (30, 90):
+            worker = Worker(settings, provider.connect()).start()
+            while len(reader.responses) < part:
+                await reader.more(50)
+            await getattr(worker, way)()
+        async with Worker(settings, provider.backend):
+            await reader.until_responses(160)
+        calls = provider.calls()
+    reader.check(name for name, _ in sent)
+    assert set(calls.values()) == {1}
+    intents = {event["eventId"] for event in reader.events if event["eventType"] == "model.intended"}
+    assert set(calls) <= intents
+    outcomes = reader.outcomes()
+    assert set(outcomes) <= ({"completed"} if way == "stop" else {"completed", "unknown"})
+    failures = [event["failure"]["code"] for event in reader.events if event["eventType"] == "model.failed"]
+    assert failures == ["worker_lost"] * outcomes["unknown"]
+
+
+async def test_two_workers_share_the_partitions_and_one_leaves(kafka, prefix):
+    """When one of two workers leaves in mid-run the other takes over, and nothing is lost or doubled."""
+    settings, sent = await topics(kafka, prefix), asked(160)
+    async with Provider(SLOW) as provider, Reader(settings) as reader:
+        stays = Worker(settings, provider.backend).start()
+        leaves = Worker(settings, provider.connect()).start()
+        while not all(len(worker.stages["dispatch"]._lanes) == 1 for worker in (stays, leaves)):
+            await reader.more(50)
+        await send(settings, sent)
+        while len(reader.responses) < 60:
+            await reader.more(50)
+        await leaves.stop()
+        await reader.until_responses(160)
+        await stays.stop()
+    reader.check(name for name, _ in sent)
+    assert reader.outcomes() == {"completed": 160}
+
+
+async def test_a_zombie_is_fenced_and_leaves_no_trace(kafka, prefix):
+    """A writer whose identity was taken over can commit nothing, and what it had begun is never seen."""
+    settings = await topics(kafka, prefix)
+    old = await Writer(settings, transactional_id="waybill-dispatch-0", group="g").start()
+    new = await Writer(settings, transactional_id="waybill-dispatch-0", group="g").start()
+    record = Outgoing(settings.name(EVIDENCE), b"k", b'{"by": "zombie"}', [])
+    good = Outgoing(settings.name(EVIDENCE), b"k", b'{"by": "owner"}', [])
+    try:
+        with pytest.raises(KafkaError) as caught:
+            await old.write(Batch([record]))
+        await new.write(Batch([good]))
+        async with Reader(settings, EVIDENCE) as reader:
+            while not reader.events:
+                await reader.more()
+        assert reader.events == [{"by": "owner"}]
+    finally:
+        await old.stop()
+        await new.stop()
+    assert isinstance(caught.value, ProducerFenced)
+
+
+async def test_a_fenced_lane_ends_its_stage(kafka, prefix):
+    """A worker whose lane was fenced stops with the broker's error instead of going on without it."""
+    settings = await topics(kafka, prefix)
+    async with Provider() as provider, Reader(settings) as reader:
+        worker = Worker(settings, provider.backend).start()
+        await send(settings, asked(20))
+        await reader.until_responses(20)
+        thieves = [await Writer(settings, transactional_id=f"waybill-dispatch-{n}", group="g").start() for n in (0, 1)]
+        await send(settings, asked(4, "late"))
+        done, _ = await asyncio.wait(worker.tasks, timeout=20, return_when=asyncio.FIRST_COMPLETED)
+        for thief in thieves:
+            await thief.stop()
+        assert [task.get_name() for task in done] == ["dispatch"]
+        assert isinstance(done.pop().exception(), KafkaError)
+        await worker.stop()
+        async with Worker(settings, provider.connect()):
+            await reader.until_responses(24)
+    reader.check([name for name, _ in (*asked(20), *asked(4, "late"))])
+
+
+async def test_a_key_is_remembered_across_restarts(kafka, prefix):
+    """The same work under the same key is a duplicate after a restart, other work a conflict; only one call is made."""
+    settings = await topics(kafka, prefix)
+    async with Provider() as provider, Reader(settings) as reader:
+        for number, (name, prompt) in enumerate([("one", "A"), ("two", "A"), ("three", "B")]):
+            async with Worker(settings, provider.connect()):
+                await send(settings, [(name, encoded(request(name, prompt, idempotencyKey="k")))])
+                await reader.until_responses(number + 1)
+        assert provider.calls().total() == 1
+    assert [response["outcome"] for response in reader.responses] == ["completed", "duplicate", "rejected"]
+    assert reader.responses[1]["duplicateOf"] == "one"
+    assert reader.responses[2]["failure"]["code"] == "idempotency_conflict"
+    first = next(event for event in reader.events if event["requestId"] == "one")
+    assert {event["duplicateOf"] for event in reader.events if "duplicateOf" in event} == {first["intakeId"]}
+    reader.check(["one", "two", "three"])
+
+
+class Gated:
+    """A local model that answers nobody until it is told to; counts who waits."""
+
+    def __init__(self) -> None:
+        self.open, self.waiting, self.most = asyncio.Event(), 0, 0
+
+    async def complete(self, call: ModelCall) -> Completion:
+        """Wait for the gate."""
+        self.waiting += 1
+        self.most = max(self.most, self.waiting)
+        await self.open.wait()
+        self.waiting -= 1
+        return echo(call)
+
+    async def ready(self) -> str:
+        """Always."""
+        return "gated"
+
+    async def close(self) -> None:
+        """Nothing to give back."""
+
+
+async def test_a_full_local_queue_holds_no_hosted_request_up(kafka, prefix):
+    """With local work at its limit hosted requests go on, and the limit holds over all partitions."""
+    settings, gated = await topics(kafka, prefix), Gated()
+    local = [
+        (name, encoded(request(name, modelPolicy={"placement": "local"}))) for name in map("l{}".format, range(60))
+    ]
+    hosted = [(name, encoded(request(name))) for name in map("h{}".format, range(40))]
+    worker = Worker(settings, gated, gated, Limits(local=3, hosted=64, drain_s=3))
+    async with Provider() as provider, Reader(settings) as reader:
+        worker.hosted = provider.backend
+        worker.start()
+        await send(settings, [*local, *hosted])
+        await reader.until_responses(40)
+        assert {response["requestId"][0] for response in reader.responses} == {"h"}
+        assert gated.most == 3
+        gated.open.set()
+        await reader.until_responses(100)
+        await worker.stop()
+    assert gated.most == 3
+    reader.check(name for name, _ in (*local, *hosted))
+
+
+async def test_a_restart_with_nothing_to_do_is_quick(kafka, prefix):
+    """A worker that starts on finished work is at the next request within seconds."""
+    settings = await topics(kafka, prefix)
+    async with Provider() as provider, Reader(settings) as reader:
+        async with Worker(settings, provider.backend):
+            await send(settings, asked(20))
+            await reader.until_responses(20)
+        async with Worker(settings, provider.connect()):
+            began = time.monotonic()
+            await send(settings, asked(8, "next"))
+            await reader.until_responses(28)
+    assert time.monotonic() - began < 8
