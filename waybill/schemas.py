@@ -10,6 +10,7 @@ import ast
 import inspect
 import sys
 import textwrap
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,6 +43,7 @@ SCHEMAS: Final[dict[str, type[BaseModel]]] = {
 """The models, by the name of their file."""
 
 
+@cache
 def field_docs(model: type[BaseModel]) -> dict[str, str]:
     """Give the docstring under each field of a model and of its bases, by the field's name, on one line."""
     found: dict[str, str] = {}
@@ -67,7 +69,7 @@ class _Described(GenerateJsonSchema):
 
     def model_schema(self, schema: core_schema.ModelSchema) -> dict[str, Any]:
         made = super().model_schema(schema)
-        model = schema["cls"]
+        model: type[BaseModel] = schema["cls"]
         for name, text in field_docs(model).items():
             alias = model.model_fields[name].alias or name
             made.get("properties", {}).get(alias, {}).setdefault("description", text)

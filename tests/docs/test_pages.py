@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,16 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.
 BACKEND_ERRORS = {"NotSent", "Unavailable", "Malformed", "Rejected", "Ambiguous"}
 
 
+@cache
+def parsed(path: str) -> ast.Module:
+    """Give a module's syntax tree."""
+    return ast.parse((ROOT / path).read_text(encoding="utf-8"))
+
+
 def calls(path: str, names: set[str]) -> set[str]:
     """Give the code that stands as the first argument, or as `code=`, of each call of one of these names."""
     found = set()
-    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
             values = [*node.args[:1], *(word.value for word in node.keywords if word.arg == "code")]
             found |= {each.value for each in values if isinstance(each, ast.Constant) and isinstance(each.value, str)}
@@ -32,8 +39,9 @@ def calls(path: str, names: set[str]) -> set[str]:
 
 def literals(path: str) -> set[str]:
     """Give every plain string of a module."""
-    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
-    return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return {
+        node.value for node in ast.walk(parsed(path)) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
 
 
 def modules(folder: str) -> list[str]:
@@ -84,8 +92,7 @@ def test_every_code_of_an_attempt_is_documented():
 
 def test_every_reason_code_is_documented_and_no_other():
     """The reasons of decisions are those of the table."""
-    tree = ast.parse((ROOT / "streams" / "processors" / "routing.py").read_text(encoding="utf-8"))
-    serving = ast.parse((ROOT / "streams" / "stages" / "serve.py").read_text(encoding="utf-8"))
+    tree, serving = parsed("streams/processors/routing.py"), parsed("streams/stages/serve.py")
     objections = {
         node.value.value
         for body in (tree, serving)
@@ -132,9 +139,9 @@ def test_every_header_of_a_request_is_documented():
 @pytest.mark.parametrize("view", ["requests", "crossings"])
 def test_every_column_of_a_view_is_documented(view, tmp_path: Path):
     """The columns are those of the table, in its order."""
-    with Evidence(tmp_path) as evidence:
-        answer = evidence.query(f"select * from {view}")  # noqa: S608 - one of two words
-    assert codes([(row[0],) for row in read_table("sql.md", f"## {view}")]) == list(answer.columns)
+    with Evidence(tmp_path) as evidence, evidence.query(f"select * from {view}") as answer:  # noqa: S608 - one of two words
+        columns = list(answer.columns)
+    assert codes([(row[0],) for row in read_table("sql.md", f"## {view}")]) == columns
 
 
 def test_settings_that_are_named_exist():

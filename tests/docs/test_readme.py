@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from aiokafka import TopicPartition
 from doc_pages import ROOT, commands, help_text
 
 from evidence.records import Position
@@ -77,8 +78,8 @@ def test_the_query_runs(tmp_path: Path):
     """The README's SQL is valid, and gives the columns that its output shows."""
     query = re.search(r'^waybill sql "(.+)"$', README, flags=re.MULTILINE)
     assert query
-    with Evidence(tmp_path) as evidence:
-        columns = evidence.query(query[1]).columns
+    with Evidence(tmp_path) as evidence, evidence.query(query[1]) as answer:
+        columns = answer.columns
     head = next(line for line in README.splitlines() if line.startswith("┃ purpose"))
     assert [cell.strip() for cell in head.strip("┃").split("┃")] == list(columns)
 
@@ -105,8 +106,6 @@ async def sent_by(argv: list[str], settings: KafkaSettings, folder: Path) -> Adm
     await reader.start()
     try:
         partitions = sorted(reader.partitions_for_topic(REQUESTS.name) or ())
-        from aiokafka import TopicPartition  # noqa: PLC0415 - where it is needed
-
         places = [TopicPartition(REQUESTS.name, number) for number in partitions]
         reader.assign(places)
         for place, end in (await reader.end_offsets(places)).items():
