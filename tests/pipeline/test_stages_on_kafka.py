@@ -5,15 +5,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from contextlib import suppress
+from itertools import groupby, pairwise
 
 import pytest
 from aiokafka.errors import KafkaError, ProducerFenced
-from requests_made import ROUTES, encoded, request
+from decisions import utc_now
+from evidence_samples import stories
+from requests_made import encoded, request
 from stage_rig import Provider, Reader, Worker, asked, send, topics
 
 from inference.backend import Completion, ModelCall
 from inference.standin.script import Behaviour, Rule, Script
 from inference.testing import echo
+from streams.kafka import producer
+from streams.metrics import Metrics
+from streams.stages import correlation
 from streams.stages.dispatch import Limits
 from streams.topics import EVIDENCE, REQUESTS
 from streams.transactions import Batch, Outgoing, Writer
@@ -21,7 +28,6 @@ from streams.transactions import Batch, Outgoing, Writer
 pytestmark = pytest.mark.kafka
 
 SLOW = Script(rules=(Rule(do=Behaviour(latency_ms=60)),))
-RESEND = ROUTES.replace("    fallback: [local-small]", "    on_ambiguous: resend\n    fallback: [local-small]")
 
 
 @pytest.fixture(params=["apache", "development"])
@@ -217,3 +223,35 @@ async def test_a_restart_with_nothing_to_do_is_quick(kafka, prefix):
             await send(settings, asked(8, "next"))
             await reader.until_responses(28)
     assert time.monotonic() - began < 8
+
+
+async def test_correlation_tells_each_story_once_over_a_restart(broker, prefix, monkeypatch):
+    """Stopped while stories are open and started again, correlation closes each story once and none as broken."""
+    monkeypatch.setattr(correlation, "_COMMIT_S", 0.1)
+    settings, metrics = await topics(broker, prefix, partitions=1), Metrics()
+    told = [list(group) for _, group in groupby(stories(30, seed=5), key=lambda event: event.intake_id)]
+    # Each story begins before the one before it has ended.
+    log = [event for before, after in pairwise([[], *told, []]) for event in (*after[:1], *before[1:])]
+
+    def closed(complete: str) -> float:
+        return metrics.registry.get_sample_value("waybill_stories_total", {"complete": complete}) or 0
+
+    made = producer(settings)
+    await made.start()
+    try:
+        for part in (log[: len(log) // 2], log[len(log) // 2 :]):
+            task = asyncio.create_task(correlation.Correlation(settings, metrics, utc_now, None).run())
+            for event in part:
+                await made.send(settings.name(EVIDENCE), key=b"k", value=event.to_json())
+            await made.send_and_wait(settings.name(EVIDENCE), key=b"k", value=b'{"intakeId": "foreign"}')
+            ended = sum(event.outcome is not None for event in log[: log.index(part[-1]) + 1])
+            async with asyncio.timeout(20):
+                while closed("yes") < ended:  # noqa: ASYNC110 - a counter announces nothing
+                    await asyncio.sleep(0.05)
+            await asyncio.sleep(1.5)  # long enough for a commit, and for a story too many to show
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+    finally:
+        await made.stop()
+    assert (closed("yes"), closed("no")) == (30, 0)
