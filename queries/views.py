@@ -26,10 +26,10 @@ SELECT
     any_value(task_type) AS task_type,
     any_value(purpose) AS purpose,
     min(occurred_at) FILTER (WHERE event_type IN ('request.admitted', 'request.rejected')) AS admitted_at,
-    max(occurred_at) FILTER (WHERE event_type = 'request.ended') AS ended_at,
-    (epoch_us(max(occurred_at) FILTER (WHERE event_type = 'request.ended')) - epoch_us(min(occurred_at))) / 1000
+    max(occurred_at) FILTER (WHERE outcome IS NOT NULL) AS ended_at,
+    (epoch_us(max(occurred_at) FILTER (WHERE outcome IS NOT NULL)) - epoch_us(min(occurred_at))) / 1000
         AS duration_ms,
-    any_value(outcome) FILTER (WHERE event_type = 'request.ended') AS outcome,
+    any_value(outcome) FILTER (WHERE outcome IS NOT NULL) AS outcome,
     arg_max(classification.effective, sequence) FILTER (WHERE classification IS NOT NULL) AS class,
     arg_max(classification.findings, sequence) FILTER (WHERE classification IS NOT NULL) AS findings,
     arg_max(route.name, sequence) FILTER (WHERE route IS NOT NULL) AS route,

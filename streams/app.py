@@ -36,7 +36,11 @@ CHANGELOG: Final = f"{APP}-{TABLE}-changelog"
 _FIRST_WAIT_S: Final = 0.5
 _LONGEST_WAIT_S: Final = 15.0
 
-RunStage = Callable[[], Awaitable[None]]
+Ready = Callable[[], None]
+"""Called by a stage when it has its partitions and works."""
+
+RunStage = Callable[[Ready], Awaitable[None]]
+"""Runs a stage until it is cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +92,16 @@ class StageService(Service):
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
 
+    def _ready(self) -> None:
+        self.condition = "running"
+
     async def _supervise(self) -> None:
         wait = _FIRST_WAIT_S
         while True:
             began = asyncio.get_running_loop().time()
-            self.condition = "running"
+            self.condition = "starting"
             try:
-                await self._run_stage()
+                await self._run_stage(self._ready)
             except (KafkaError, RetryableError, OSError) as error:
                 if asyncio.get_running_loop().time() - began > _LONGEST_WAIT_S:
                     wait = _FIRST_WAIT_S

@@ -163,14 +163,14 @@ def _admission(checked: Plan, metrics: Metrics) -> host.RunStage:
         max_bytes=settings.max_request_bytes,
         name=kafka.name,
     )
-    return lambda: admission.stage(kafka, rules, metrics, utc_now).run()
+    return lambda ready: admission.stage(kafka, rules, metrics, utc_now).run(ready)
 
 
 def _dispatch(checked: Plan, metrics: Metrics) -> host.RunStage:
     settings, kafka = checked.settings, checked.settings.kafka_settings()
     limits = Limits(local=settings.max_local, hosted=settings.max_hosted, drain_s=settings.drain_seconds)
 
-    async def run() -> None:
+    async def run(ready: host.Ready) -> None:
         made = backends(settings)
         kitchen = Kitchen(
             table=checked.table,
@@ -183,7 +183,7 @@ def _dispatch(checked: Plan, metrics: Metrics) -> host.RunStage:
             metrics=metrics,
         )
         try:
-            await dispatch.stage(kafka, kitchen, limits, checked.log_id).run()
+            await dispatch.stage(kafka, kitchen, limits, checked.log_id).run(ready)
         finally:
             for backend in made.values():
                 await backend.close()
@@ -195,7 +195,7 @@ def _sink(checked: Plan, metrics: Metrics) -> host.RunStage:
     settings, kafka = checked.settings, checked.settings.kafka_settings()
     store = EvidenceStore(settings.evidence, settings.site)
 
-    async def run() -> None:
+    async def run(ready: host.Ready) -> None:
         sink = Sink(
             kafka=kafka,
             store=store,
@@ -206,7 +206,7 @@ def _sink(checked: Plan, metrics: Metrics) -> host.RunStage:
             dead_letter=SinkRejects(kafka, metrics, utc_now, log_id=checked.log_id, site=settings.site),
             observe=SinkMetrics(kafka, metrics),
         )
-        await sink.run()
+        await sink.run(ready)
 
     return run
 
@@ -214,11 +214,11 @@ def _sink(checked: Plan, metrics: Metrics) -> host.RunStage:
 def _correlation(checked: Plan, metrics: Metrics) -> host.RunStage:
     settings, kafka = checked.settings, checked.settings.kafka_settings()
 
-    async def run() -> None:
+    async def run(ready: host.Ready) -> None:
         endpoint = settings.otlp_endpoint
         exporter = Exporter.over_http(endpoint, site=settings.site) if endpoint else None
         try:
-            await Correlation(kafka, metrics, utc_now, exporter).run()
+            await Correlation(kafka, metrics, utc_now, exporter).run(ready)
         finally:
             if exporter is not None:
                 await asyncio.to_thread(exporter.close)

@@ -45,16 +45,18 @@ class Correlation(ConsumerRebalanceListener):  # type: ignore[misc] # the librar
         self._exporter = exporter
         self._correlator = Correlator()
         self._partitions: set[TopicPartition] = set()
-        self._ready = asyncio.Event()
+        self._assigned = asyncio.Event()
+        self._failure: Exception | None = None
+        self._ready: Callable[[], None] = lambda: None
 
-    async def run(self) -> None:
-        """Work until cancelled.
+    async def run(self, ready: Callable[[], None] = lambda: None) -> None:
+        """Work until cancelled; `ready` is called when the group has said which partitions are ours.
 
         Raises:
             BrokerUnavailable: no broker answers at the start.
             KafkaError: the broker failed; run again.
         """
-        self._correlator = Correlator()
+        self._correlator, self._failure, self._ready = Correlator(), None, ready
         reader = consumer(self._kafka, group=self._kafka.group(NAME))
         try:
             await reader.start()
@@ -70,16 +72,20 @@ class Correlation(ConsumerRebalanceListener):  # type: ignore[misc] # the librar
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Begin with nothing: the committed position is where the oldest open story starts."""
         partitions = list(assigned)
-        told = await committed_notes(self._kafka, self._kafka.group(NAME), partitions)
+        try:
+            told = await committed_notes(self._kafka, self._kafka.group(NAME), partitions)
+        except Exception as error:  # noqa: BLE001 - run() raises it; the consumer would swallow it here
+            self._failure, told = error, {}
         for partition in partitions:
             note = told.get(partition, "")
             self._correlator.begin(partition.partition, int(note) if note.isdecimal() else 0)
         self._partitions = set(partitions)
-        self._ready.set()
+        self._assigned.set()
+        self._ready()
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Forget what another worker follows now."""
-        self._ready.clear()
+        self._assigned.clear()
         for partition in revoked:
             self._correlator.forget(partition.partition)
         self._partitions = set()
@@ -89,7 +95,9 @@ class Correlation(ConsumerRebalanceListener):  # type: ignore[misc] # the librar
         commit_at = loop.time() + _COMMIT_S
         while True:
             found = await reader.getmany(timeout_ms=_POLL_MS, max_records=_BATCH)
-            await self._ready.wait()
+            await self._assigned.wait()
+            if self._failure is not None:
+                raise self._failure
             for partition, records in found.items():
                 await self._take(records)
                 end = reader.highwater(partition)

@@ -46,16 +46,17 @@ class LaneStage(ConsumerRebalanceListener):  # type: ignore[misc] # the library 
         self._consumer: AIOKafkaConsumer | None = None
         self._lanes: dict[int, tuple[Lane, asyncio.Task[None]]] = {}
         self._failed: asyncio.Future[None] | None = None
+        self._ready: Callable[[], None] = lambda: None
 
-    async def run(self) -> None:
-        """Work until cancelled.
+    async def run(self, ready: Callable[[], None] = lambda: None) -> None:
+        """Work until cancelled; `ready` is called when the group has said which partitions are ours.
 
         Raises:
             BrokerUnavailable: no broker answers at the start.
             KafkaError: the broker failed or fenced a lane; run again.
             Exception: whatever else ended a lane.
         """
-        self._failed = asyncio.get_running_loop().create_future()
+        self._failed, self._ready = asyncio.get_running_loop().create_future(), ready
         made = self._consumer = consumer(self._kafka, group=self._group)
         try:
             await made.start()
@@ -70,7 +71,16 @@ class LaneStage(ConsumerRebalanceListener):  # type: ignore[misc] # the library 
             await made.stop()
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """Begin a lane for each partition number."""
+        """Begin a lane for each partition number; a failure ends `run`, because the consumer would swallow it here."""
+        try:
+            self._begin_lanes(assigned)
+        except Exception as error:  # noqa: BLE001 - run() raises it
+            if self._failed is not None and not self._failed.done():
+                self._failed.set_exception(error)
+        else:
+            self._ready()
+
+    def _begin_lanes(self, assigned: Iterable[TopicPartition]) -> None:
         by_number: dict[int, list[TopicPartition]] = {}
         for partition in sorted(assigned):
             by_number.setdefault(partition.partition, []).append(partition)

@@ -204,9 +204,13 @@ class Sink:
         self._parts: dict[TopicPartition, _Partition] = {}
         self._failure: BaseException | None = None
         self._stopping = False
+        self._ready: Callable[[], None] = lambda: None
 
-    async def run(self) -> None:
+    async def run(self, ready: Callable[[], None] = lambda: None) -> None:
         """Store evidence until cancelled; then write out what is buffered and give the partitions back.
+
+        Args:
+            ready: called when this sink is the writer of the partitions that it was assigned.
 
         Raises:
             BrokerUnavailable: no broker answers.
@@ -216,7 +220,7 @@ class Sink:
             StoreError: the files of a partition are not as one writer left them.
             UnavailableError: the disk fails.
         """
-        self._failure, self._stopping = None, False
+        self._failure, self._stopping, self._ready = None, False, ready
         consumer = kafka.consumer(self._settings, group=self._group)
         consumer.subscribe([self._topic], listener=_Listener(self, consumer))
         try:
@@ -351,6 +355,7 @@ class Sink:
                     writer.close()
                     raise
                 self._parts[tp] = _Partition(writer, writer.position, time.monotonic())
+            self._ready()
         except Exception as error:  # noqa: BLE001 - run() raises it
             self._failure = self._failure or error
 

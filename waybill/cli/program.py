@@ -26,7 +26,7 @@ INTERRUPTED: Final = 130
 
 app = typer.Typer(
     name="waybill",
-    help="Carries AI requests across the boundary between local and hosted models, and proves afterwards what left.",
+    help="Carries AI requests across the boundary between local and hosted models, and can say afterwards what left.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,

@@ -207,7 +207,9 @@ def _headers(line: Line) -> list[tuple[str, bytes]]:
 
 
 async def find_response(kafka: KafkaSettings, request_id: str, timeout_s: float) -> dict[str, Any] | None:
-    """Look through `ai.responses` for the response of a request; the newest, or None.
+    """Look through `ai.responses` for the response of a request, or None.
+
+    The newest that is no `duplicate` is given: a duplicate says only that another response stands.
 
     Raises:
         BrokerUnavailable: no broker answers, or not in time.
@@ -223,7 +225,9 @@ async def find_response(kafka: KafkaSettings, request_id: str, timeout_s: float)
             while open_:
                 batch = await reader.getmany(*open_, timeout_ms=_POLL_MS)
                 for record in (record for records in batch.values() for record in records if record.key == key):
-                    found = _response(record.value, request_id) or found
+                    response = _response(record.value, request_id)
+                    if response and (found is None or response["outcome"] != "duplicate"):
+                        found = response
                 # Not by the offset of the last record: a transaction's own marker can be the last thing there.
                 open_ = {partition for partition in open_ if await reader.position(partition) < ends[partition]}
     except TimeoutError:
