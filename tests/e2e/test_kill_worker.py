@@ -25,6 +25,11 @@ def seed() -> int:
     return int(os.environ.get(SEED) or random.SystemRandom().randrange(1_000_000))
 
 
+def moments(seed: int) -> random.Random:
+    """Give what chooses the moments."""
+    return random.Random(seed)  # noqa: S311 - nothing is kept secret by it
+
+
 def endless(chance: random.Random, name: str) -> Iterator[dict[str, Any]]:
     """Give requests without end, each with a latency of its own."""
     number = 0
@@ -61,7 +66,7 @@ async def moment(pipeline: Pipeline, chance: random.Random) -> str:
 @pytest.mark.kafka
 async def test_ten_kills_lose_and_double_nothing(kafka, prefix, tmp_path, seed):
     """After ten `kill -9`: sent = responded = told, once each, and no hosted call without a durable intent."""
-    chance, stop = random.Random(seed), asyncio.Event()
+    chance, stop = moments(seed), asyncio.Event()
     async with running_pipeline(
         tmp_path, kafka, prefix, script=slow(*LATENCIES), WAYBILL_MAX_HOSTED="8", WAYBILL_SINK_ROWS="200"
     ) as pipeline:
@@ -88,7 +93,7 @@ async def test_ten_kills_lose_and_double_nothing(kafka, prefix, tmp_path, seed):
 @pytest.mark.kafka
 async def test_killed_sinks_store_each_event_once(kafka, prefix, tmp_path, seed):
     """A sink of its own is killed five times while the other stages go on: each row is there, and once."""
-    chance, stop = random.Random(seed), asyncio.Event()
+    chance, stop = moments(seed), asyncio.Event()
     settings = {"WAYBILL_MAX_HOSTED": "32", "WAYBILL_SINK_ROWS": "50"}
     async with running_pipeline(tmp_path, kafka, prefix, script=slow(*LATENCIES), **settings) as pipeline:
         pipeline.notes.append(f"{SEED}={seed}")
@@ -124,12 +129,10 @@ def rows(pipeline: Pipeline) -> list[Path]:
 @pytest.mark.timeout(3600)
 async def test_a_hundred_kills_of_two_workers(kafka, prefix, tmp_path, seed):
     """Two workers share the partitions and are killed in turn, a hundred times; the broker alone notices."""
-    chance, stop = random.Random(seed), asyncio.Event()
+    chance, stop = moments(seed), asyncio.Event()
     names = ("one", "two")
     settings = {"WAYBILL_MAX_HOSTED": "8", "WAYBILL_SINK_ROWS": "500"}
-    async with running_pipeline(
-        tmp_path, kafka, prefix, script=slow(*LATENCIES), partitions=4, **settings
-    ) as pipeline:
+    async with running_pipeline(tmp_path, kafka, prefix, script=slow(*LATENCIES), partitions=4, **settings) as pipeline:
         pipeline.notes.append(f"{SEED}={seed}")
         for name in names:
             await pipeline.start_worker(name)

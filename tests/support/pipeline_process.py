@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -273,6 +274,7 @@ async def running_pipeline(
         endpoints["LOCAL"] = {"KIND": "triton", "URL": triton, "PROVIDER": "triton"}
     for name, fields in endpoints.items():
         changes |= {f"WAYBILL_ENDPOINTS__{name}__{field}": value for field, value in fields.items()}
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a broker that is broken on purpose fills pages
     made = Pipeline(home, KafkaSettings(bootstrap, prefix=prefix), table, changes)
     argv = [executable, "-m", "inference.standin", "--port", str(port), "--script", str(rules), "--log", str(made.log)]
     stand_in = Child("stand-in", argv, log=home / "stand-in.log", cwd=ROOT)

@@ -102,7 +102,9 @@ class Story:
         return tuple(event for event in self.events if event.kind == "model.intended" and event.placement == "hosted")
 
     def __str__(self) -> str:
-        steps = ", ".join(f"{event.sequence} {event.kind}" + (f" ({event.code})" * bool(event.code)) for event in self.events)
+        steps = ", ".join(
+            f"{event.sequence} {event.kind}" + (f" ({event.code})" * bool(event.code)) for event in self.events
+        )
         return f"{self.request_id}: {steps}"
 
 
