@@ -3,6 +3,7 @@
 The instructions are `../shared/data/user_instructions.jsonl`, beside the repository. Where that folder is absent, as
 many requests are made of a short list of texts instead, so that the test that sends them always has something to
 prove.
+"""
 
 from __future__ import annotations
 
