@@ -100,7 +100,8 @@ async def evidence_complete(rig: Rig, requests: int) -> None:
 def _counted(rig: Rig) -> tuple[int, int]:
     with Evidence(rig.home / "evidence") as evidence:
         query = "select count(*), count(distinct event_id) from events"
-        (row,) = evidence.query(query).take(1)
+        with evidence.query(query) as result:
+            (row,) = result
     return int(row[0]), int(row[1])
 
 

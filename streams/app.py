@@ -21,7 +21,8 @@ from aiokafka.errors import KafkaError
 from faust.web import Request, Response, View
 from mode import Service
 
-from evidence.errors import RetryableError
+from evidence.errors import RetryableError, WaybillError
+from streams.errors import kind_and_place
 from streams.kafka import KafkaSettings
 from streams.metrics import Metrics
 from streams.topics import DEADLETTER
@@ -115,8 +116,10 @@ class StageService(Service):
         error = None if task.cancelled() else task.exception()
         if error is None:
             return
-        self.condition = f"failed: {error}"
-        log.error("stage %s failed: %s", self._name, error, exc_info=error)
+        # Our own errors never quote input; what another library says may.
+        told = str(error) if isinstance(error, WaybillError) else kind_and_place(error)
+        self.condition = f"failed: {told}"
+        log.error("stage %s failed: %s", self._name, told)
         asyncio.ensure_future(self.crash(error))  # noqa: RUF006 - the service's own machinery ends the process
 
 
