@@ -57,7 +57,7 @@ class Correlation(ConsumerRebalanceListener):  # type: ignore[misc] # the librar
             KafkaError: the broker failed; run again.
         """
         self._correlator, self._failure, self._ready = Correlator(), None, ready
-        reader = consumer(self._kafka, group=self._kafka.group(NAME))
+        reader = consumer(self._kafka, group=self._kafka.group(NAME), follower=True)
         try:
             await reader.start()
         except (KafkaError, OSError) as error:

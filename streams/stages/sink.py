@@ -221,7 +221,7 @@ class Sink:
             UnavailableError: the disk fails.
         """
         self._failure, self._stopping, self._ready = None, False, ready
-        consumer = kafka.consumer(self._settings, group=self._group)
+        consumer = kafka.consumer(self._settings, group=self._group, follower=True)
         consumer.subscribe([self._topic], listener=_Listener(self, consumer))
         try:
             try:
