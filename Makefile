@@ -26,10 +26,10 @@ triton: ## make Triton's environment anew
 	@tools/environment.sh triton
 
 test: install ## run the test suite
-	@$(PYTEST) -q -m "not soak"
+	@$(PYTEST) -q -m "not soak" -n 2 --dist loadfile
 
 check: install lint types contracts ## what CI runs: lint, types, import contracts, tests
-	@$(PYTEST) -q -m "not soak"
+	@$(PYTEST) -q -m "not soak" -n 2 --dist loadfile
 
 lint: install
 	@$(BIN)/ruff check .
