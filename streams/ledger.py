@@ -144,8 +144,8 @@ async def rebuild(
     ledger = Ledger()
     since = min(now - WINDOW, oldest_work or now) - _MARGIN
     reader = consumer(kafka, group=None)
-    await reader.start()
     try:
+        await reader.start()
         reader.assign([partition])
         end = (await reader.end_offsets([partition]))[partition]
         since_ms = max(0, int(since.timestamp() * 1000))

@@ -60,8 +60,8 @@ class SinkRejects:
     async def __call__(self, rejected: Sequence[RejectedRecord]) -> None:
         """See `streams.stages.sink.DeadLetter`; a connection is made for the occasion, which is rare."""
         made = producer(self._kafka)
-        await made.start()
         try:
+            await made.start()
             for record in rejected:
                 await self._send(made, record)
         finally:

@@ -63,6 +63,9 @@ class Correlation(ConsumerRebalanceListener):  # type: ignore[misc] # the librar
         except (KafkaError, OSError) as error:
             await reader.stop()
             raise BrokerUnavailable(f"no broker answers at {self._kafka.bootstrap}: {error}") from error
+        except BaseException:
+            await reader.stop()
+            raise
         try:
             reader.subscribe([self._kafka.name(EVIDENCE)], listener=self)
             await self._follow(reader)

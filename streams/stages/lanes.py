@@ -63,6 +63,9 @@ class LaneStage(ConsumerRebalanceListener):  # type: ignore[misc] # the library 
         except (KafkaError, OSError) as error:
             await made.stop()
             raise BrokerUnavailable(f"no broker answers at {self._kafka.bootstrap}: {error}") from error
+        except BaseException:
+            await made.stop()
+            raise
         try:
             made.subscribe(self._topics, listener=self)
             await self._failed

@@ -195,7 +195,7 @@ class Sink:
         self._log_id = log_id
         self._dead_letter = dead_letter
         self._max_rows = max_rows
-        self._max_age_s = freshness_s * 0.6
+        self._max_age_s = freshness_s * 0.5
         self._poll_ms = max(10, min(200, int(freshness_s * 50)))
         self._group = kafka.group("sink") if group is None else group
         self._topic = kafka.name(EVIDENCE)
