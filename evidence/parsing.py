@@ -203,7 +203,10 @@ def _struct(column: Column, chunk: pa.StructArray) -> pa.StructArray:
     for index, child in enumerate(column.children):
         _convert(child, pa.chunked_array([valid.field(index)]))
     names = [child.name for child in column.children]
-    fields = [chunk.field(index) for index in range(len(names))]
+    fields = [
+        chunk.field(index).cast(TIMESTAMP) if child.kind == "moment" else chunk.field(index)
+        for index, child in enumerate(column.children)
+    ]
     return pa.StructArray.from_arrays(fields, names=names, mask=chunk.is_null() if chunk.null_count else None)
 
 

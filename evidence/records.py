@@ -73,6 +73,16 @@ class EventType(StrEnum):
     MODEL_FAILED = "model.failed"
     RESPONSE_FILTERED = "response.filtered"
     REQUEST_ENDED = "request.ended"
+    CONTEXT_SELECTED = "context.selected"
+    DATA_REDACTED = "data.redacted"
+    APPROVAL_REQUESTED = "approval.requested"
+    APPROVAL_APPROVED = "approval.approved"
+    APPROVAL_DENIED = "approval.denied"
+    APPROVAL_EXPIRED = "approval.expired"
+    CONSENT_CHANGED = "consent.changed"
+    POLICY_ACTIVATED = "policy.activated"
+    PSEUDONYM_REVEALED = "pseudonym.revealed"
+    RETENTION_APPLIED = "retention.applied"
 
 
 class Stage(StrEnum):
@@ -81,6 +91,9 @@ class Stage(StrEnum):
     ADMISSION = "admission"
     DISPATCH = "dispatch"
     CORRELATION = "correlation"
+    APPROVALS = "approvals"
+    OPERATOR = "operator"
+    """A person at the command line."""
 
 
 class Outcome(StrEnum):
@@ -125,7 +138,11 @@ class Classification(Record):
     findings: tuple[str, ...] = ()
     """Kinds that were found, sorted, each once; never the text itself."""
     detector: ShortText = "ok"
-    """`ok`, or `failed` where the detectors could not run and the highest class was assumed."""
+    """`ok`, or which detector could not run (`failed`, `names_failed`), so that the highest class was assumed."""
+    categories: tuple[str, ...] = ()
+    """Families of data that were declared or found, sorted, each once."""
+    regulations: tuple[str, ...] = ()
+    """Regulations that were declared or follow from the categories, sorted, each once."""
 
 
 class RouteRef(Record):
@@ -144,16 +161,34 @@ class RouteRef(Record):
 
 
 class PolicyRef(Record):
-    """A decision on what may happen."""
+    """A decision on what may happen: the decision record."""
 
     decision: ShortText
-    """`allow` or `deny`."""
+    """`allow`, `deny`, `transform`, `require-approval` or `escalate`."""
     policy_id: ShortText
     """Which policy document decided."""
     policy_version: ShortText
     """Digest of that document."""
     reasons: tuple[str, ...] = ()
-    """Reason codes, the deciding one first; for each route passed over, `<route>:<code>`."""
+    """Reason codes, the deciding one first, each `<route>:<code>`; the code is a check's name or a policy's id."""
+    decision_id: ShortText | None = None
+    """This decision's own id."""
+    scope: ShortText | None = None
+    """What it is about: `<action>:<route>`."""
+    inputs: Annotated[str, Field(max_length=8192)] | None = None
+    """What it was decided on, as JSON: labels and facts, never content; enough to decide it again."""
+    required_approvals: tuple[str, ...] = ()
+    """Who has to approve."""
+    approval_id: ShortText | None = None
+    """The approval that it rests on."""
+    expires_at_utc: Utc | None = None
+    """Until when it holds; asked again in any case before data crosses."""
+    overrides: ShortText | None = None
+    """The decision that this one overrides, which stays as it was."""
+    redaction: tuple[str, ...] = ()
+    """What has to be taken out first, each `<category>:<style>`."""
+    review_path: ShortText | None = None
+    """Who is asked where the decision is disputed."""
 
 
 class Usage(Record):
@@ -185,6 +220,69 @@ class Retained(Record):
     """`keep`, `mask`, `drop` or `refuse`."""
     removed: tuple[str, ...] = ()
     """Kinds that were removed, sorted, each once."""
+
+
+class Redaction(Record):
+    """What was taken out of a request before it went on."""
+
+    applied: tuple[str, ...]
+    """What was done, each `<category>:<style>`, sorted."""
+    removed: tuple[str, ...] = ()
+    """Kinds that were taken out, each `<kind>:<count>`, sorted; never the values."""
+
+
+class ContextUse(Record):
+    """Which of the request's sources went along, and which stayed."""
+
+    selected: tuple[str, ...] = ()
+    """Source ids that went along, in order."""
+    left: tuple[str, ...] = ()
+    """Those that stayed, each `<source id>:<reason>`."""
+
+
+class ConsentRef(Record):
+    """What is known of consent at the moment of a decision."""
+
+    basis: ShortText
+    """The basis that the request states, or `none`."""
+    state: ShortText
+    """What the consent register says: `granted`, `withdrawn`, `none`, or `unknown` where it could not be asked."""
+    revision: ShortText | None = None
+    """Where the register says so: `<partition>:<offset>`."""
+
+
+class ApprovalRef(Record):
+    """An approval, bound to one payload."""
+
+    approval_id: ShortText
+    """Its id."""
+    authority: ShortText
+    """Whose approval is needed."""
+    approver: ShortText | None = None
+    """Who gave or refused it."""
+    payload_sha256: ShortText
+    """Digest of exactly what was approved; anything else needs a new approval."""
+    expires_at_utc: Utc | None = None
+    """Until when it holds."""
+    override: bool = False
+    """Whether it overrides a decision to escalate."""
+    note: Annotated[str, Field(max_length=512)] | None = None
+    """What the approver wrote, with what detectors find masked."""
+
+
+class CredentialRef(Record):
+    """How a destination was told who calls; never the credential itself."""
+
+    method: ShortText
+    """`minted`, `exchanged`, `key` (the workload's own provider key) or `none`."""
+    token_id: ShortText | None = None
+    """The token's own id (`jti`), where there is one."""
+    audience: ShortText | None = None
+    """For whom it was made."""
+    scope: ShortText | None = None
+    """What it is good for."""
+    expires_at_utc: Utc | None = None
+    """Until when."""
 
 
 class Position(Record):
@@ -281,3 +379,17 @@ class EvidenceEvent(Record):
     """Time to the first generated token, in milliseconds."""
     source: Position | None = None
     """The record that caused the step."""
+    subject_ref: ShortText | None = None
+    """The person whom the data is about, where that is not the actor."""
+    redaction: Redaction | None = None
+    """What was taken out before the request went on."""
+    context: ContextUse | None = None
+    """Which sources went along."""
+    consent: ConsentRef | None = None
+    """What is known of consent."""
+    approval: ApprovalRef | None = None
+    """The approval that this step is about or rests on."""
+    credential: CredentialRef | None = None
+    """How the destination was told who calls."""
+    detail: Annotated[str, Field(max_length=2000)] | None = None
+    """What an operator did and why, as a sentence or as JSON; never holds input."""
