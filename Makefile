@@ -7,7 +7,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 export PYTHON
 
-.PHONY: help demo install triton test check lint types contracts bench soak fuzz lock clean
+.PHONY: help demo install triton names test check lint types contracts bench soak fuzz lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -20,6 +20,11 @@ demo: ## run the whole pipeline once: sample requests in, outcomes, a receipt an
 install: ## make the environments for developing
 	@tools/environment.sh dev
 	@tools/environment.sh triton
+	@tools/environment.sh names
+
+names: ## make anew the environment that finds names of people and places
+	@rm -rf .venv-names
+	@tools/environment.sh names
 
 triton: ## make Triton's environment anew
 	@rm -rf .venv-triton

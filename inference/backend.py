@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from pydantic import SecretStr
+
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "content_filter"]
 
@@ -48,6 +50,10 @@ class ModelCall:
 
     traceparent: str = ""
     """W3C trace context for this hop ("" sends none)."""
+
+    authorization: SecretStr | None = None
+    """The value of the `Authorization` header for this call alone, in place of the backend's own key; None where the
+    backend's key, or nothing, will do. A destination without such a header never sees it."""
 
 
 @dataclass(frozen=True, slots=True)

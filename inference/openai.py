@@ -58,6 +58,7 @@ _CALL_ID = re.compile(r"[!-~]{1,200}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _PROVIDER_CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _KEY = re.compile(r"[!-~]+")
+_AUTHORIZATION = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,31} [!-~]+")
 _AMBIGUOUS_STATUS = frozenset({202, 409, 504, 524})
 _DECLINED_STATUS = frozenset({408, 425, 429})
 
@@ -133,6 +134,7 @@ class OpenAICompatibleBackend:
         tls: ssl.SSLContext | None = None,
         max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens",
         extra_body: Mapping[str, JsonValue] | None = None,
+        authorized_calls: bool = False,
     ) -> None:
         """Check the configuration; nothing is connected before the first call.
 
@@ -147,6 +149,7 @@ class OpenAICompatibleBackend:
             tls: how to verify the server, for example with a private authority; None uses the system's authorities.
             max_tokens_field: how this provider calls the limit of generated tokens.
             extra_body: fields added to each request, for example a gateway's data-collection rules.
+            authorized_calls: each call has to bring its own authorization; one without is not sent.
 
         Raises:
             ConfigError: something of this is wrong.
@@ -160,6 +163,8 @@ class OpenAICompatibleBackend:
             raise ConfigError(f"the provider at {url} has no name: evidence needs one")
         if tls is not None and (tls.verify_mode is not ssl.CERT_REQUIRED or not tls.check_hostname):
             raise ConfigError(f"the TLS settings for {url} do not verify the server: data must not go there")
+        if authorized_calls and api_key is not None:
+            raise ConfigError(f"the provider at {url} has a key, and so needs no calls that bring their own")
         if taken := sorted(_OWN_FIELDS & set(extra_body or ())):
             raise ConfigError(f"extra_body for {url} sets {', '.join(taken)}: these come from the call")
         self._provider = provider
@@ -173,6 +178,7 @@ class OpenAICompatibleBackend:
         self._max_tokens_field = max_tokens_field
         self._extra = dict(extra_body or {})
         self._headers = _fixed_headers(api_key, url)
+        self._authorized_calls = authorized_calls
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
 
@@ -188,6 +194,8 @@ class OpenAICompatibleBackend:
         headers["X-Waybill-Intent"] = call.call_id
         if call.traceparent:
             headers["traceparent"] = call.traceparent
+        if call.authorization is not None:
+            headers["Authorization"] = call.authorization.get_secret_value()
         progress = _Progress()
         failure: BackendError
         try:
@@ -227,7 +235,8 @@ class OpenAICompatibleBackend:
             failure = self._explain(exc, progress, self._connect_timeout_s)
             failure = NotSent(failure.code, str(failure), provider=failure.provider)
         else:
-            if status < 300 or status in (404, 405):  # noqa: PLR2004 - some providers keep no list of models
+            expected = (401, 403, 404, 405) if self._authorized_calls else (404, 405)  # asked without a token
+            if status < 300 or status in expected:  # noqa: PLR2004 - some providers keep no list of models
                 return f"{name} at {self._where} answers ({status})"
             what = "refuses the key" if status in (401, 403) else "cannot serve"
             failure = NotSent(f"http_{status}", f"{name} at {self._where} {what} ({status})", provider=name)
@@ -270,6 +279,10 @@ class OpenAICompatibleBackend:
             wrong = "its call_id is not 1 to 200 visible ASCII characters"
         elif call.traceparent and not _TRACEPARENT.fullmatch(call.traceparent):
             wrong = "its traceparent is not in the form of W3C Trace Context"
+        elif call.authorization is None and self._authorized_calls:
+            wrong = "it brings no authorization, and this destination has to be told who calls"
+        elif call.authorization is not None and not _AUTHORIZATION.fullmatch(call.authorization.get_secret_value()):
+            wrong = "its authorization is not a scheme and a token"
         elif not call.messages:
             wrong = "it has no messages"
         elif call.max_tokens < 1 or not call.timeout_s > 0:

@@ -5,21 +5,21 @@ Default deny: a request that no route's row allows is not answered. A typo is an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field
 
 from evidence.canonical import sha256_hex
-from evidence.errors import ConfigError
 from evidence.records import Placement, RouteRef, ShortText
-from policy.contract import STOP
+from policy.contract import STOP, WAYBILL_VERSION
+from policy.files import Config, Document, read
 from policy.kinds import Category
-from policy.labels import DataClass
+from policy.labels import Encryption, Labels, Word
 
 ANY = "*"
 """In a list of capabilities or purposes: whatever is asked."""
@@ -51,11 +51,24 @@ def _each_once(values: tuple[Name, ...]) -> tuple[Name, ...]:
 Names = Annotated[tuple[ShortText, ...], AfterValidator(_each_once)]
 
 
-class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What routing must know of an endpoint."""
+
+    name: str
+    """Its name in the settings."""
+
+    provider: str
+    """Who runs it."""
+
+    encryption: Encryption
+    """How the way to it is protected."""
+
+    audience: str = ""
+    """For whom its tokens are made."""
 
 
-class PriceConfig(_Config):
+class PriceConfig(Config):
     """What a route costs, in US dollars per million tokens."""
 
     input_per_million_usd: float = Field(ge=0)
@@ -68,7 +81,7 @@ class PriceConfig(_Config):
         return (input_tokens * self.input_per_million_usd + output_tokens * self.output_per_million_usd) / 1_000_000
 
 
-class AnswerConfig(_Config):
+class AnswerConfig(Config):
     """What may not be kept of an answer that comes back on this route."""
 
     forbid: Annotated[tuple[Category, ...], AfterValidator(_each_once)] = ()
@@ -77,7 +90,11 @@ class AnswerConfig(_Config):
     """What happens to them: a placeholder, nothing in their place, or no answer at all."""
 
 
-class RouteConfig(_Config):
+ContextLevel = Literal["required", "useful", "all"]
+"""How much of a request's context goes along."""
+
+
+class RouteConfig(Config):
     """One row of the table."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -92,8 +109,8 @@ class RouteConfig(_Config):
     """Where the data is processed."""
     capabilities: Names = Field(min_length=1)
     """Task types that it serves; `*` for any."""
-    classes: Annotated[tuple[DataClass, ...], AfterValidator(_each_once)] = Field(min_length=1)
-    """Classes of data that may go there."""
+    classes: Annotated[tuple[Word, ...], AfterValidator(_each_once)] = Field(min_length=1)
+    """Classes of data that may go there; with a class, all lower ones."""
     purposes: Names = Field(min_length=1)
     """Purposes that it serves; `*` for any."""
     max_risk: RiskName = "medium"
@@ -108,8 +125,12 @@ class RouteConfig(_Config):
     """What it costs."""
     answer: AnswerConfig = AnswerConfig()
     """What may not be kept of its answers."""
-    fallback: Names = ()
-    """Routes that may be tried next, in order; none may widen what this one was granted."""
+    contract: ShortText | None = None
+    """Version of the waybill that a hosted route goes by; another one than the program's stops every crossing."""
+    context: ContextLevel = "required"
+    """Which sources of a request go along: those that it requires, those that are useful too, or all."""
+    fallback: Names | None = None
+    """Narrows which routes may be tried next, and in which order; left out, all that stay within the grant."""
     on_ambiguous: Literal["stop", "resend"] = "stop"
     """Where a call may have been accepted and its answer is lost: end as `unknown`, or accept a second disclosure."""
 
@@ -120,13 +141,15 @@ class RouteConfig(_Config):
         )
 
 
-class RouteTable(_Config):
+class RouteTable(Config):
     """All routes, in order of preference."""
 
     version: Literal[1]
     """Version of the file's form."""
     policy_id: ShortText
     """Name of this policy; it is in every decision."""
+    review_path: ShortText | None = None
+    """Who is asked where a decision is disputed, such as an address or a page."""
     routes: tuple[RouteConfig, ...] = Field(min_length=1)
     """First match wins."""
 
@@ -141,54 +164,71 @@ class RouteTable(_Config):
         return sha256_hex(self.model_dump_json().encode())[:16]
 
 
-def load(path: Path) -> RouteTable:
+def load(path: Path, labels: Labels | None = None) -> RouteTable:
     """Read a route table.
 
+    Args:
+        path: the file.
+        labels: the deployment's labels, where the table is to be checked against them.
+
     Raises:
-        ConfigError: the file cannot be read, is not YAML, or breaks a rule; the text names file and field.
+        ConfigError: the file cannot be read, is not YAML, or breaks a rule; the text names file, line and field.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot read the route table {path}: {error.strerror}") from error
-    return parse(text, source=str(path))
+    return parse(read(path, "route table"), labels)
 
 
-def parse(text: str, *, source: str) -> RouteTable:
-    """Read a route table from YAML text; `source` is what errors call it.
+def parse(document: Document, labels: Labels | None = None) -> RouteTable:
+    """Read a route table from a document.
 
     Raises:
         ConfigError: as `load`.
     """
-    try:
-        content = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader that also refuses a key given twice
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source} is not YAML: {error}") from error
-    try:
-        table = RouteTable.model_validate(content)
-    except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, item['loc'])) or '(top)'}: {item['msg']}" for item in error.errors()]
-        raise ConfigError("\n".join([f"{source} is no route table:", *lines])) from error
-    _check(table, source)
+    table = document.parse(RouteTable, "route table")
+    _check(table, document)
+    if labels is not None:
+        _check_labels(table, labels, document)
     return table
 
 
-def _check(table: RouteTable, source: str) -> None:
-    names = [route.name for route in table.routes]
-    if len(set(names)) != len(names):
-        raise ConfigError(f"{source}: two routes have the same name")
-    if STOP in names:
-        raise ConfigError(f"{source}: no route can be called `{STOP}`; in a waybill that means: try nothing else")
-    for route in table.routes:
-        for name in route.fallback:
-            if name not in table.by_name or name == route.name:
-                raise ConfigError(f"{source}: route {route.name}: fallback {name} is no other route of this table")
+def _check(table: RouteTable, document: Document) -> None:
+    names: dict[str, int] = {}
+    for number, route in enumerate(table.routes):
+        if route.name in names:
+            raise document.error(("routes", number, "name"), f"another route is called {route.name} too")
+        names[route.name] = number
+        if route.name == STOP:
+            message = f"no route can be called `{STOP}`; in a waybill that means: try nothing else"
+            raise document.error(("routes", number, "name"), message)
+        if route.placement is Placement.HOSTED and route.contract is None:
+            message = f"a hosted route says by which version of the waybill it goes: contract: '{WAYBILL_VERSION}'"
+            raise document.error(("routes", number), message)
+    for number, route in enumerate(table.routes):
+        for place, name in enumerate(route.fallback or ()):
+            where = ("routes", number, "fallback", place)
+            if name not in names or name == route.name:
+                raise document.error(where, f"route {route.name}: fallback {name} is no other route of this table")
             field = widens(route, table.by_name[name])
             if field:
-                raise ConfigError(
-                    f"{source}: route {route.name}: fallback {name} would widen `{field}`; a fallback may only stay "
-                    "within what the first route was granted"
+                message = (
+                    f"route {route.name}: fallback {name} would widen `{field}`; a fallback may only stay within what "
+                    "the first route was granted"
                 )
+                raise document.error(where, message)
+
+
+def _check_labels(table: RouteTable, labels: Labels, document: Document) -> None:
+    known = labels.config
+    lists = {"classes": labels.classes, "purposes": known.purposes, "capabilities": known.task_types}
+    for number, route in enumerate(table.routes):
+        for field, words in lists.items():
+            for place, name in enumerate(getattr(route, field)):
+                if words is not None and name not in words and name != ANY:
+                    message = f"{name} is none of the labels; they are {', '.join(words)}"
+                    raise document.error(("routes", number, field, place), message)
+        missing = [cls for cls in labels.up_to(labels.join(route.classes)) if cls not in route.classes]
+        if missing:
+            message = f"{missing[0]} is missing: where a class may go, every less sensitive one may go too"
+            raise document.error(("routes", number, "classes"), message)
 
 
 _SEVERITY: Final = {"mask": 0, "drop": 1, "refuse": 2}
@@ -198,41 +238,35 @@ _SEVERITY: Final = {"mask": 0, "drop": 1, "refuse": 2}
 def widens(granted: RouteConfig, other: RouteConfig) -> str | None:
     """Name the first field in which `other` exposes more than was granted, or None where it stays within.
 
-    A local route exposes nothing, so that it is always within a grant as far as exposure goes.
+    A local route exposes nothing, so that it is always within a grant as far as exposure goes; and whatever route
+    answers, its answer is filtered by the rule of the first one too.
     """
     if other.placement is Placement.LOCAL:
         return None
-    if granted.placement is Placement.LOCAL:
-        return "placement"
-    if other.region != granted.region:
-        return "region"
-    if other.retention_days > granted.retention_days:
-        return "retention_days"
-    if not set(granted.answer.forbid) <= set(other.answer.forbid):
-        return "answer.forbid"
-    if granted.answer.forbid and _SEVERITY[other.answer.action] < _SEVERITY[granted.answer.action]:
-        return "answer.action"
-    if (granted.on_ambiguous, other.on_ambiguous) == ("stop", "resend"):
-        return "on_ambiguous"
-    if not set(other.classes) <= set(granted.classes):
-        return "classes"
-    if ANY not in granted.purposes and not set(other.purposes) <= set(granted.purposes):
-        return "purposes"
-    return None
+    return next((field for field, wider in _WIDER.items() if wider(granted, other)), None)
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """YAML's safe subset, in which a key that is given twice is an error."""
+_LEVELS: Final[tuple[ContextLevel, ...]] = ("required", "useful", "all")
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - the library's signature
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key_node.start_mark)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is given twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
+_WIDER: Final[Mapping[str, Callable[[RouteConfig, RouteConfig], bool]]] = {
+    "placement": lambda granted, _: granted.placement is Placement.LOCAL,
+    "region": lambda granted, other: other.region != granted.region,
+    "retention_days": lambda granted, other: other.retention_days > granted.retention_days,
+    "answer.forbid": lambda granted, other: not set(granted.answer.forbid) <= set(other.answer.forbid),
+    "answer.action": lambda granted, other: (
+        bool(granted.answer.forbid) and _SEVERITY[other.answer.action] < _SEVERITY[granted.answer.action]
+    ),
+    "on_ambiguous": lambda granted, other: (granted.on_ambiguous, other.on_ambiguous) == ("stop", "resend"),
+    "contract": lambda granted, other: other.contract != granted.contract,
+    "context": lambda granted, other: _LEVELS.index(other.context) > _LEVELS.index(granted.context),
+    "classes": lambda granted, other: not set(other.classes) <= set(granted.classes),
+    "purposes": lambda granted, other: ANY not in granted.purposes and not set(other.purposes) <= set(granted.purposes),
+}
+"""For each field of a route: whether the other one exposes more in it."""
+
+
+def fallbacks(granted: RouteConfig, table: RouteTable) -> tuple[RouteConfig, ...]:
+    """Give the routes that stay within what a route was granted, in the order in which they may be tried."""
+    if granted.fallback is not None:
+        return tuple(table.by_name[name] for name in granted.fallback)
+    return tuple(route for route in table.routes if route is not granted and widens(granted, route) is None)

@@ -18,7 +18,7 @@ _AT = r"(?:@|%40|&#64;|&#x40;|&commat;|\\u0040)"
 _EMAIL = (
     r"(?i)((?:[a-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}|\"[^\"\r\n]{1,62}\")"
     r"(?:" + _AT + r"(?:\r?\n[ \t>|]{0,8})?| {0,2}@ {1,2})"
-    r"(?:(?:[a-z0-9-]{1,63}(?: ?\. ?|\.\r?\n[ \t]{0,8}|\[\.\]|\(\.\))){1,8}[a-z][a-z0-9-]{0,61}[a-z]"
+    r"(?:(?:[a-z0-9-]{1,63}(?: ?\. ?|\.\r?\n[ \t]{0,8}|\r?\n[ \t]{0,8}\.|\[\.\]|\(\.\))){1,8}[a-z][a-z0-9-]{0,61}[a-z]"
     r"|\[[0-9a-f.:]{7,45}\]))"
 )
 _SPOKEN = (
@@ -37,20 +37,24 @@ _TOP = frozenset(
 _ARTICLES = frozenset(str.split("the a an this that these those my your our his her their its every each some any no"))
 
 
+_SIGN = re.compile("(?i)" + _AT)
+_DOTS = re.compile(r"[.\]\)\s]+")
+
+
 def _email(text: str, match: Any) -> Span | None:
     start, end = match.span(1)
     found = text[start:end]
-    local = re.split(r"(?i)@|%40|&#64;|&#x40;|&commat;|\\u0040", found, maxsplit=1)[0].strip()
-    top = re.split(r"[.\]\)\s]+", found)[-1].lower()
+    local = _SIGN.split(found, maxsplit=1)[0].strip()
+    top = _DOTS.split(found)[-1].lower()
     trimmed = local.lstrip("!#$%&'*/=?^`{|}~.-")
     if not trimmed or local.endswith(".") or top in _FILES:
         return None
     if local.lower().endswith("git") and text[end : end + 1] == ":":
         return None  # git@host:owner/name names a repository
-    spaced = re.search(r"@ | \.|\. ", found) is not None
+    spaced = "@ " in found or " ." in found or ". " in found
     if spaced and top not in _TOP:
         return None  # "Sat. lunch @ Nobu. Then home" is a sentence
-    if re.search(r"\. ", found) and found[-1:].islower() != found[:1].islower() and found.split(". ")[-1][:1].isupper():
+    if ". " in found and found[-1:].islower() != found[:1].islower() and found.split(". ")[-1][:1].isupper():
         return None
     return start + (len(local) - len(trimmed)), end
 

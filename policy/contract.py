@@ -7,16 +7,17 @@ from typing import Final, Literal
 from pydantic import Field
 
 from evidence.records import Record, ShortText
+from policy.labels import Encryption
 
-WAYBILL_VERSION: Final = "1.0"
-"""Version of the contract's form; a hosted route that expects another major version is not used."""
+WAYBILL_VERSION: Final = "1.1"
+"""Version of the contract's form; a hosted route that goes by another one is not used."""
 
 STOP: Final = "stop"
 """The fallback that says: try nothing else."""
 
 
-Encryption = Literal["tls", "loopback", "none"]
-"""`loopback` never leaves the machine; `none` is a network that the operator vouches for (`ALLOW_PLAINTEXT`)."""
+Transition = Literal["model-call", "refinement", "tool-call", "evidence-export"]
+"""What crosses: a question to a model, an answer to be refined, a tool's arguments, or evidence itself."""
 
 
 class Destination(Record):
@@ -46,6 +47,8 @@ class Waybill(Record):
 
     waybill_version: ShortText = WAYBILL_VERSION
     """Version of this form."""
+    transition: Transition = "model-call"
+    """What crosses."""
     intake_id: ShortText
     """The request that it travels with."""
     data_classification: ShortText
@@ -60,8 +63,8 @@ class Waybill(Record):
     """How long it may be kept, there and here."""
     encryption: Encryption
     """How it is protected on the way."""
-    redaction: ShortText
-    """What was done to the text before it crossed: `none`, or the action's name."""
+    redaction: tuple[ShortText, ...] = Field(min_length=1)
+    """What was taken out before it crossed, each `<category>:<style>`; `none` where nothing had to be."""
     consent: ShortText
     """The basis under which it may cross, as `<basis>` or `<basis>:<reference>`."""
     fallback: tuple[ShortText, ...] = Field(min_length=1)

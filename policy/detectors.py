@@ -3,16 +3,15 @@
 One pass of an RE2 set says which kinds could be there at all; most texts stop here. Only for those kinds, spans are
 searched and checked (checksums, issued ranges, shapes, entropy).
 
-What stays out of reach: names and postal addresses in prose, and anything split over several texts. The caller joins
-the parts of one request (with a line end between them) before it scans; an identifier that is cut across two
-*messages* is not found.
+What stays out of reach: names and postal addresses in prose (`policy.names` looks for those, where a policy asks for
+it), and anything split over several texts. The caller joins the parts of one
+request (with a line end between them) before it scans; an identifier that is cut across two *messages* is not found.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import reduce
 
 import re2
 
@@ -22,7 +21,6 @@ from policy.addresses import ADDRESSES
 from policy.finder import Finder
 from policy.folding import fold, offsets
 from policy.kinds import KINDS, Category
-from policy.labels import HIGHEST, DataClass, join
 from policy.secrets import SECRETS
 
 _BLANK = "\x1e"
@@ -59,11 +57,6 @@ class Finding:
         """The family of its kind."""
         return KINDS[self.kind].category
 
-    @property
-    def data_class(self) -> DataClass:
-        """The least class of a text that holds it."""
-        return KINDS[self.kind].data_class
-
 
 @dataclass(frozen=True, slots=True)
 class ScanResult:
@@ -74,16 +67,6 @@ class ScanResult:
 
     failed: bool
     """True where the scan failed, so that nothing is known about the text."""
-
-    @property
-    def data_class(self) -> DataClass:
-        """The class that the content implies: the highest one where the scan failed."""
-        return HIGHEST if self.failed else effective(DataClass.PUBLIC, self.findings)
-
-
-def effective(declared: DataClass, findings: Iterable[Finding]) -> DataClass:
-    """Give the class that counts: the higher of what was declared and what was found."""
-    return reduce(join, (finding.data_class for finding in findings), declared)
 
 
 class Detectors:
@@ -121,7 +104,7 @@ class Detectors:
         """Find everything in a text.
 
         Findings come sorted and do not overlap. Where candidates overlap, their union becomes one finding, so that no
-        part of either stays behind; it takes the kind with the highest class, then the longest candidate, then the
+        part of either stays behind; it takes the most severe kind, then the longest candidate, then the
         order of `KINDS`. What is found is blanked and the rest looked at again until nothing more appears: removing a
         finding never uncovers another.
 
@@ -133,13 +116,15 @@ class Detectors:
         if not wanted:
             return ()
         found: list[Finding] = []
+        changed = ""
         for _ in range(_ROUNDS):
-            fresh = _merge(_candidates(folded, wanted))
+            fresh = _merge(_candidates(folded, wanted, changed))
             if not fresh:
                 break
             found.extend(fresh)
             for finding in fresh:
                 folded = folded[: finding.start] + _BLANK * (finding.end - finding.start) + folded[finding.end :]
+            changed = _BLANK
             wanted = self._triggered(folded.encode("ascii"))
         else:
             raise DetectionError(
@@ -167,16 +152,22 @@ class Detectors:
         return [index for hit in hits if hit != self._sentinel for index in self._wanted[hit]]
 
 
-def _candidates(text: str, wanted: Iterable[int]) -> list[Finding]:
+def _candidates(text: str, wanted: Iterable[int], changed: str) -> list[Finding]:
+    """Give all candidates; of numbers, only those near the character `changed`, where there is one."""
     data = text.encode("ascii")
     found: list[Finding] = []
     for index in wanted:
         if index == _NUMBERS:
-            found.extend(Finding(number.kind, number.start, number.end) for number in numbers.find(text, data))
+            found.extend(Finding(number.kind, number.start, number.end) for number in numbers.find(text, data, changed))
         else:
             finder: Finder = FINDERS[index]
             found.extend(Finding(finder.kind, start, end) for start, end in finder.find(text, data))
     return found
+
+
+def together(*tiers: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Join what several detectors found in one text: sorted, without overlaps, as `Detectors.scan` gives it."""
+    return _merge([finding for tier in tiers for finding in tier])
 
 
 _ORDER = {kind: index for index, kind in enumerate(KINDS)}
@@ -184,6 +175,8 @@ _ORDER = {kind: index for index, kind in enumerate(KINDS)}
 
 def _merge(candidates: list[Finding]) -> tuple[Finding, ...]:
     """Join overlapping candidates into unions that carry the most telling kind."""
+    if len(candidates) < 2:  # noqa: PLR2004 - one overlaps with nothing
+        return tuple(candidates)
     merged: list[Finding] = []
     best: Finding | None = None
     end = start = 0
@@ -201,4 +194,4 @@ def _merge(candidates: list[Finding]) -> tuple[Finding, ...]:
 
 
 def _weight(finding: Finding) -> tuple[int, int, int]:
-    return finding.data_class.rank, finding.end - finding.start, -_ORDER[finding.kind]
+    return KINDS[finding.kind].severity, finding.end - finding.start, -_ORDER[finding.kind]

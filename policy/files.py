@@ -160,8 +160,9 @@ class _StrictLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
+            event: Any = self.peek_event()  # type: ignore[no-untyped-call] # the library's stubs leave it out
             raise yaml.composer.ComposerError(
-                None, None, "aliases are not used in these files: write it out", self.peek_event().start_mark
+                None, None, "aliases are not used in these files: write it out", event.start_mark
             )
         node: yaml.Node | None = super().compose_node(parent, index)
         return node

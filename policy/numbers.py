@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import re2
 
@@ -28,6 +28,8 @@ _RUN = re2.compile(rb"\d(?:[ \t\r\n.()/_-]{0,3}\d){6}(?:[ \t\r\n.()/_-]{0,3}\d)*
 _GROUP = re.compile(r"\d+")
 _LONGEST = 19
 _SPANISH = frozenset((7, 8))
+_SPANISH_TAIL = re.compile(r"[ \t.-]?([A-Za-z])(?![A-Za-z0-9])")
+_SPANISH_SHAPES = frozenset(((7,), (8,), (1, 3, 3), (2, 3, 3)))
 _CHECKED = frozenset((9, 10, *range(13, 20)))
 _SIZES = frozenset(range(7, 20))
 """How many digits each family of identifiers has; all other windows are passed over."""
@@ -35,18 +37,21 @@ _SIZES = frozenset(range(7, 20))
 _WORDS = 48
 """How far before a number its context may begin, in characters."""
 
+_AFTER = 4
+"""How far behind a number its letter may stand, in characters, what follows that letter included."""
+
 # The word, then no digit, bracket or sentence end up to the number. Brackets are excluded so that a placeholder never
 # lends its name to what follows it.
 _CONTEXT = {
     "phone": re.compile(
-        r"(?i)(?:\b(?:tele)?(?:phone|fon|fono|foon|fax|telefax)\w{0,8}|\bt[eé]l\b|\bph\b[.:]|\bmob(?:ile)?\b|\bcell(?:ulare?)?\b"
+        r"(?i)(?:\b(?:tele)?(?:phone|fon|fono|foon|fax|telefax)\w{0,8}|\bt[eé]l\b|\btlf\b|\bph\b[.:]|\bmob(?:ile)?\b|\bcell(?:ulare?)?\b"
         r"|\bmovil\b|\bhandy\b|\bwhats ?app\b|\bsms\b|\btext me\b"
         r"|\bcall(?: me| us| him| her| them)?\b(?! (?:id|number \d))"
         r"|\bring\b|\breach (?:me|us|him|her|them)\b|\bdial\b|\bnumero\b|\brufnummer\b|\bhotline\b"
         r"|\bmy number\b|\bcontact (?:number|no)\b)[^\d\[\]\x1e\n!?;]{0,32}$"
     ),
     "card": re.compile(r"(?i)\b(?:card|visa|mastercard|amex|karte|tarjeta|carte|pan)\b[^\d\[\]\x1e]{0,32}$"),
-    "us_ssn": re.compile(r"(?i)(?:\bssn\b|social[\s-]+security|\bss#)[^\d\[\]\x1e]{0,32}$"),
+    "us_ssn": re.compile(r"(?i)(?:\bssn\b|social[\s_-]{0,3}security|\bss#)[^\d\[\]\x1e]{0,32}$"),
     "uk_nhs": re.compile(r"(?i)\b(?:nhs|national health)\b[^\d\[\]\x1e]{0,32}$"),
     "imei": re.compile(r"(?i)\bimei\b[^\d\[\]\x1e]{0,32}$"),
 }
@@ -66,8 +71,7 @@ _PLUS = re.compile(r"(?:^|[^\w+])\(?\+ ?\(?$")
 _AMOUNT = re.compile(r"[\d$][.,]$")
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(NamedTuple):
     """Neighbouring digits."""
 
     start: int
@@ -77,8 +81,7 @@ class Group:
     """The separators between the previous group and this one ("" for the first)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Number:
+class Number(NamedTuple):
     """One identifier found."""
 
     kind: str
@@ -89,12 +92,17 @@ class Number:
 class _Before:
     """What stands before a number; each question is answered once for all windows that begin there."""
 
-    def __init__(self, text: str, start: int) -> None:
+    # No slots: `cached_property` keeps its answers in the instance's dictionary.
+
+    def __init__(self, text: str, start: int, *, inner: bool) -> None:
         self.words = text[max(0, start - _WORDS) : start]
+        self.inner = inner  # before it stand digits of the same run, so that neither a word nor a `+` calls it
         self._said: dict[str, bool] = {}
 
     def says(self, kind: str) -> bool:
         """Say whether the words before call the number by this kind's name."""
+        if self.inner:
+            return False
         if kind not in self._said:
             self._said[kind] = _CONTEXT[kind].search(self.words) is not None
         return self._said[kind]
@@ -102,7 +110,7 @@ class _Before:
     @cached_property
     def plus(self) -> bool:
         """Whether a `+` that belongs to nothing else stands directly before."""
-        return _PLUS.search(self.words[-5:]) is not None
+        return not self.inner and _PLUS.search(self.words[-5:]) is not None
 
     @cached_property
     def amount(self) -> bool:
@@ -110,10 +118,16 @@ class _Before:
         return self.words[-1:] in ("$", "#", "%") or _AMOUNT.search(self.words[-3:]) is not None
 
 
-def find(text: str, data: bytes) -> Iterator[Number]:
-    """Give the identifiers of all runs; they may overlap. `data` is `text` in bytes, the same offsets."""
+def find(text: str, data: bytes, changed: str = "") -> Iterator[Number]:
+    """Give the identifiers of all runs; they may overlap. `data` is `text` in bytes, the same offsets.
+
+    With `changed`, only those runs that have this character near enough to matter: what a run gives depends on its own
+    characters, `_WORDS` before it and `_AFTER` behind it.
+    """
     for match in _RUN.finditer(data):
-        yield from _in_run(text, _groups(text, *match.span()))
+        start, end = match.span()
+        if not changed or changed in text[max(0, start - _WORDS) : end + _AFTER]:
+            yield from _in_run(text, _groups(text, start, end))
 
 
 def _groups(text: str, start: int, end: int) -> list[Group]:
@@ -129,7 +143,7 @@ def _in_run(text: str, groups: list[Group]) -> Iterator[Number]:
     taken = 0
     for index, first in enumerate(groups):
         free = not text[first.start - 1 : first.start].isalnum() or first.start == 0
-        before = _Before(text, first.start)
+        before = _Before(text, first.start, inner=index > 0)
         window: list[Group] = []
         phone: Number | None = None
         digits = ""
@@ -192,9 +206,12 @@ def _card_shape(window: list[Group], shape: tuple[int, ...]) -> bool:
 def _spanish(text: str, window: list[Group], digits: str) -> Iterator[Number]:
     """Find a DNI or NIE, whose letters stand outside the digits."""
     start, end = window[0].start, window[-1].end
-    tail = re.match(r"[ \t.-]?([A-Za-z])(?![A-Za-z0-9])", text[end : end + 3])
-    if tail is None or any(group.before not in (".", " ", "-") for group in window[1:]):
+    tail = _SPANISH_TAIL.match(text[end : end + 3])
+    if tail is None:
         return
+    shape = tuple(len(group.digits) for group in window)
+    if shape not in _SPANISH_SHAPES or any(group.before not in (".", " ", "-") for group in window[1:]):
+        return  # the seconds of a time, say, "12.345678Z"
     if len(digits) == 8:
         lead = ""
     elif len(digits) == 7 and (
@@ -228,6 +245,8 @@ def _nanp(digits: str) -> bool:
 def _phone(text: str, before: _Before, window: list[Group], digits: str, rest: list[Group]) -> bool:
     if not 7 <= len(digits) <= 17 or len(window) > 8:
         return False
+    if before.inner and digits[0] != "0" and (len(window) == 1 or window[0].before in [g.before for g in window[1:]]):
+        return False  # the middle of a longer list of numbers, as `_national` would find out at length
     start, shape = window[0].start, tuple(len(group.digits) for group in window)
     if before.plus:
         return _international(window, digits)
@@ -259,13 +278,14 @@ def _national(text: str, window: list[Group], digits: str, shape: tuple[int, ...
         return False
     if (rest and rest[0].before in between) or (window[0].before and window[0].before in between):
         return False  # the middle of a longer list of numbers
+    after_area = {group.before for group in window[2:]}  # an area code is often set apart in its own way
     bracketed = text[max(0, start - 1) : start] == "(" and window[1].before.startswith(")")
     if shape in (_NANP, (1, *_NANP)) and (shape[0] == 3 or digits[0] == "1") and _nanp(digits[-10:]):
         return bracketed or len(between) == 1 or "(" in text[start:end]
     year = shape[0] == 4 and digits[:2] in ("19", "20")
     if bracketed and not year and 2 <= shape[0] <= 5 and len(digits) >= 9:
         return True
-    if digits[0] == "0" and digits[1] != "0" and shape in _TRUNK_SHAPES and len(between - {"/"}) <= 1:
+    if digits[0] == "0" and digits[1] != "0" and shape in _TRUNK_SHAPES and len(after_area) <= 1:
         return True
     if shape == (3, 4, 4) and len(between) == 1 and digits[0] == "1":
         return digits[1] in "3456789"  # a Chinese mobile

@@ -43,6 +43,21 @@ def _token(least: int, bits: float = 2.8) -> Check:
     return check
 
 
+def _foreign(text: str, match: Any) -> Span | None:
+    """Check a token of a maker that nobody listed: a short word, then capitals, small letters and digits in disorder.
+
+    Hashes have no such mixture, identifiers no such length between two separators, and file names few digits.
+    """
+    start, end = match.span(1)
+    body = max(re.split(r"[_-]", text[start:end]), key=len)
+    mixed = any(c.isupper() for c in body) and any(c.islower() for c in body) and sum(c.isdigit() for c in body) > 1
+    generated = validators.random_looking(text[start:end], least=32, bits=4.2) and len(body) >= _LONG_SEGMENT
+    return (start, end) if mixed and generated and alone(text, start, end, "/") else None
+
+
+_LONG_SEGMENT = 16
+"""Characters of the longest part of a token of an unknown maker."""
+
 _SEGMENT = 12
 """Characters that one part of a hyphenated key has at least."""
 
@@ -126,19 +141,28 @@ _STRONG = (
     r"|signing[ _-]?key"
     r"|encryption[ _-]?key"
 )
+_SHORT = r"\bpass\b|\bpw\b"
+"""Words that are a password's name only where a value is assigned to them."""
+
 _ASSIGNMENT = (
-    r"(?i)(" + _STRONG + r")s?[a-z0-9_-]{0,24}(?:[\"'`*]{1,2}\]?)?"
+    r"(?i)(" + _STRONG + "|" + _SHORT + r")s?[a-z0-9_-]{0,24}(?:[\"'`*]{1,2}\]?)?"
     r"(?:\s(?:for|to|of|on)\s[a-z0-9 '._-]{1,40}?)?"
-    r"(\s{0,3}(?:=>|:=|={1,3}|:|\sis:?\s|\swas:?\s|\sist:?\s|\slautet:?\s|'s\s|\ses:?\s|\sest:?\s)\s{0,3}[*@]{0,2})"
+    r"(\s{0,3}(?:=>|->|:=|={1,3}|:|>|\sis:?\s|\swas:?\s|\sist:?\s|\slautet:?\s|'s\s|\ses:?\s|\sest:?\s)\s{0,3}[*@]{0,2})"
     r"(?:\"([^\"\r\n]{4,200})\"|'([^'\r\n]{4,200})'|`([^`\r\n]{4,200})`|([^\s\"'`<>]{4,200}))"
 )
+_FLAG = (
+    r"(?i)--[a-z0-9-]{0,24}(token|key|secret|passw(?:or)?d|pass|pwd)( {1,2})"
+    r"(?:\"([^\"\r\n]{4,200})\"|'([^'\r\n]{4,200})'|`([^`\r\n]{4,200})`|([^\s\"'`<>-][^\s\"'`<>]{3,200}))"
+)
+"""An option of a command, `--token ...`."""
+
 _QUOTED = (
     r"(?i)(" + _STRONG + r")s?[a-z0-9_-]{0,24}(\s{0,2})"
     r"(?:\"([^\"\r\n]{4,200})\"|'([^'\r\n]{4,200})'|`([^`\r\n]{4,200})`)"
 )
 """The form without a delimiter, `private_key "..."`."""
 
-_PASSWORDS = re.compile(r"(?i)pass|pwd|contrasena|kennwort|senha|parola|wachtwoord")
+_PASSWORDS = re.compile(r"(?i)pass|\bpw$|pwd|contrasena|kennwort|senha|parola|wachtwoord")
 
 
 _SYMBOLS = 4
@@ -154,6 +178,10 @@ def _assignment(text: str, match: Any) -> Span | None:
     which = next(group for group in (3, 4, 5, 6) if match.group(group) is not None)
     start, end = match.span(which)
     value = _PLACEHOLDER.split(text[start:end], maxsplit=1)[0]
+    if delimiter.strip() == ">" and text[end : end + 2] != "</":
+        return None  # a comparison, not an element
+    if word.lower() in ("pass", "pw") and (value.isdigit() or delimiter.strip()[-1:] not in (":", "=", ">")):
+        return None  # how many passed, or who passes what
     if which == _UNQUOTED:
         value = re.split(r"[;&](?=\w+=)|[,)\]}]+$", value)[0].rstrip(".,;:)]}")
     if not value or _dummy(value) or _PLACEHOLDER.match(value):
@@ -161,7 +189,7 @@ def _assignment(text: str, match: Any) -> Span | None:
     found = start, start + len(value)
     if which == _UNQUOTED and _CODE.match(value):
         return None
-    if _PASSWORDS.match(word):
+    if _PASSWORDS.search(word):
         return found if _password(value, quoted=which != _UNQUOTED, assigned="=" in delimiter) else None
     least = 8 if word.lower() == "secret" else 12
     symbols = {character for character in value if not character.isalnum() and character not in "-_./,: "}
@@ -191,6 +219,12 @@ def _prefixed(kind: str, prefix: str, body: str, size: int, check: Check | None 
 
 
 _WORD = "[A-Za-z0-9_-]"
+
+_MAKERS = (
+    "AGE-SECRET-KEY-1|NRAK-|PMAK-|atlasv1[.]|do[opr]_v1_|dapi[0-9a-f]|dckr_pat_|dp[.]pt[.]|figd_|fly?o1_|gl(?:c|sa)_|hv[sbr][.]"
+    "|lin_api_|ntn_|pul-|rdme_|sbp_|sntry[su]_|shp(?:at|ca|pa|ss)_|shippo_|sq0(?:atp|csp)-|tskey-|xkeysib-|r8_|EAA[A-Z]"
+)
+"""How the tokens of more makers begin, by their documentation."""
 
 SECRETS: tuple[Finder, ...] = (
     finder(
@@ -224,7 +258,21 @@ SECRETS: tuple[Finder, ...] = (
         r"(?i)(hooks\.slack\.com/services/[a-z0-9]{8,}/[a-z0-9]{8,}/[a-z0-9]{16,})",
         _token(24),
     ),
-    _prefixed("vendor_token", "(?i:glpat-|[sr]k_live_|[sr]k_test_|whsec_)", _WORD, 16),
+    _prefixed("vendor_token", "(?i:gl(?:pat|rt|dt|ptt|soat|ft|agent)-|[sr]k_live_|[sr]k_test_|whsec_)", _WORD, 16),
+    _prefixed("vendor_token", _MAKERS, _WORD, 20, trigger=f"(?:{_MAKERS}){_WORD}{{4}}"),
+    _prefixed("vendor_token", r"\bSK|\bkey-", "[0-9a-f]", 32, trigger=r"(?:\bSK|\bkey-)[0-9a-f]{6}"),
+    finder(
+        "vendor_token",
+        r"[A-Za-z0-9][_-](?:[A-Za-z0-9]+[_-])?[A-Za-z0-9]{16}",
+        r"((?:[A-Za-z0-9]{1,15}[_-]){1,3}[A-Za-z0-9_-]{32,200})",
+        _foreign,
+    ),
+    finder(
+        "vendor_token",
+        r"\.[A-Za-z0-9_-]{6}\.",
+        r"([MNO][A-Za-z0-9_-]{23,27}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,40})",
+        _token(57),
+    ),
     _prefixed("vendor_token", "(?i:npm_|hf_)", "[A-Za-z0-9]", 30),
     _prefixed("vendor_token", "pypi-AgE", _WORD, 50),
     finder("vendor_token", r"SG\.[A-Za-z0-9_-]{4}", r"(SG\.[A-Za-z0-9_-]{16,32}\.[A-Za-z0-9_-]{32,64})", _token(40)),
@@ -254,7 +302,8 @@ SECRETS: tuple[Finder, ...] = (
         r"://[^\s/@:]{0,64}:([^\s/@]{3,128})@[A-Za-z0-9\[]",
         _url_password,
     ),
-    finder("assignment", "(?i)" + _STRONG, _ASSIGNMENT, _assignment, overlapping=True),
+    finder("assignment", r"(?i)--[a-z0-9-]{0,24}(?:token|key|secret|pass|pwd)", _FLAG, _assignment, overlapping=True),
+    finder("assignment", "(?i)" + _STRONG + r"|\bp(?:ass|w)\s?[:=]", _ASSIGNMENT, _assignment, overlapping=True),
     finder("assignment", "(?i)" + _STRONG, _QUOTED, _assignment, overlapping=True),
 )
 """The finders of this module; several may share a kind."""

@@ -21,19 +21,14 @@ _IBAN_LENGTHS = {
         "SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20 YE30"
     )
 }
+_DOUBLED = {str(digit): sum(divmod(2 * digit, 10)) for digit in range(10)}
 _DNI_LETTERS = "TRWAGMYFPDXBNJZSQVHLCKE"
 _NIE_FIRST = {"X": "0", "Y": "1", "Z": "2"}
 
 
 def luhn(digits: str) -> bool:
     """Check the Luhn sum (cards, IMEI); `digits` holds ASCII digits only."""
-    total = 0
-    for index, digit in enumerate(reversed(digits)):
-        value = int(digit)
-        if index % 2:
-            value = value * 2 - 9 if value > 4 else value * 2
-        total += value
-    return total % 10 == 0
+    return (sum(map(int, digits[::-2])) + sum(map(_DOUBLED.__getitem__, digits[-2::-2]))) % 10 == 0
 
 
 def card(digits: str) -> bool:

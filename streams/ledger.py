@@ -89,7 +89,7 @@ class Ledger:
         """Look a work record up and, where it is to be served, hold its scope for it."""
         finding = self._find(work)
         if finding.standing in {Standing.NEW, Standing.INTERRUPTED}:
-            self._claimed[work.scope] = Claim(work.request.request_id, work.intake_id, work.fingerprint)
+            self._claimed[work.scope] = Claim(work.said.request_id, work.intake_id, work.fingerprint)
         return finding
 
     def put(self, scope: str, entry: LedgerEntry, now: datetime) -> None:

@@ -87,6 +87,16 @@ class Metrics:
             ["complete"],
             registry=registry,
         )
+        self.detector_failures = Counter(
+            "waybill_detector_failures",
+            "Requests whose names could not be looked for, so that they count as the highest class.",
+            registry=registry,
+        )
+        self.policy_refused = Counter(
+            "waybill_policy_refused",
+            "Versions of policy that were activated and cannot be used, so that the one before stays in force.",
+            registry=registry,
+        )
         self.restarts = Counter(
             "waybill_stage_restarts", "Times that a stage started again after trouble.", ["stage"], registry=registry
         )

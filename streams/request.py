@@ -18,7 +18,6 @@ from evidence.errors import RecordError
 from evidence.records import Record, ShortText, Utc
 from inference.backend import Role
 from inference.routes import RiskName
-from policy.labels import DataClass
 
 CONTRACT_MAJOR: Final = "1"
 """The major version of the request contract that this program speaks."""
@@ -77,12 +76,16 @@ class Turn(Record):
 
 
 class ContextItem(Record):
-    """A source that goes along with the conversation."""
+    """A source that may go along with the conversation."""
 
     source_id: Id
     """Where it comes from."""
     content: Annotated[str, Field(min_length=1)]
     """Its text."""
+    classification: ShortText | None = None
+    """What the application holds it to be; the request's own class if absent."""
+    need: Literal["required", "useful", "background"] = "required"
+    """Whether the task can be done without it: only what a route takes goes along."""
 
 
 class Input(Record):
@@ -120,6 +123,8 @@ class Consent(Record):
     """The basis."""
     reference: Id | None = None
     """Where it is written down."""
+    subject: Id | None = None
+    """The person whom the data is about; the actor if absent. Consent is looked up for them and the purpose."""
 
 
 class Budget(Record):
@@ -156,8 +161,12 @@ class RuntimeRequest(Record):
     """What the data may be used for."""
     risk_level: RiskName = "low"
     """How much harm a wrong answer can do."""
-    classification: DataClass
+    classification: ShortText
     """What the application holds the data to be; detection can raise it, nothing lowers it."""
+    data_categories: tuple[ShortText, ...] = Field(default=(), max_length=32)
+    """Families of data that it holds, as the application knows; detection can add some."""
+    data_regulations: tuple[ShortText, ...] = Field(default=(), max_length=32)
+    """Regulations that it falls under, as the application knows; categories can add some."""
     input: Input
     """What the model is asked."""
     model_policy: ModelPolicy = ModelPolicy()
@@ -171,12 +180,31 @@ class RuntimeRequest(Record):
     allowed_tools: tuple[ShortText, ...] = Field(default=(), max_length=0)
     """Not served by this version: must be empty."""
 
-    def texts(self) -> str:
-        """Give everything that could cross, as one text for the detectors."""
+    def ids(self) -> str:
+        """Give every word of the sender's that evidence will repeat, as one text for the detectors."""
+        found = [
+            self.request_id,
+            self.actor.id,
+            self.tenant.id,
+            self.correlation_id,
+            self.idempotency_key,
+            self.session,
+        ]
+        if self.consent is not None:
+            found += self.consent.reference, self.consent.subject
+        return " \x1f ".join(word for word in found if word)
+
+    def parts(self) -> list[str]:
+        """Give everything that could cross, piece by piece: each turn, then id and text of each source."""
         parts = [turn.content for turn in self.input.messages]
         for item in self.input.context:
             parts += item.source_id, item.content
-        return "\n".join(parts)
+        return parts
+
+    @property
+    def subject(self) -> str:
+        """The person whom the data is about."""
+        return (self.consent.subject if self.consent else None) or self.actor.id
 
     def scope(self) -> str:
         """Give the idempotency scope: a digest of tenant, actor, task type and key (32 hex digits)."""
@@ -189,7 +217,10 @@ class RuntimeRequest(Record):
         return sha256_hex(self.__pydantic_serializer__.to_json(self, include=_PAYLOAD))[:32]
 
 
-_PAYLOAD: Final = {"task_type", "purpose", "risk_level", "classification", "input", "model_policy", "consent", "budget"}
+_PAYLOAD: Final = {
+    "task_type", "purpose", "risk_level", "classification", "data_categories", "data_regulations", "input",
+    "model_policy", "consent", "budget",
+}  # fmt: skip
 
 
 def parse(value: bytes | None) -> RuntimeRequest:

@@ -7,12 +7,16 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from evidence.records import (
+    ApprovalRef,
     Classification,
+    ConsentRef,
+    ContextUse,
     Failure,
     Outcome,
     PolicyRef,
     Position,
     Record,
+    Redaction,
     Retained,
     RouteRef,
     ShortText,
@@ -74,6 +78,14 @@ class Receipt(Record):
     """What the data was held to be."""
     policy: PolicyRef
     """The decision, with its reasons."""
+    consent: ConsentRef | None = None
+    """What was known of consent at the last decision."""
+    redaction: Redaction | None = None
+    """What was taken out of the request before it went on."""
+    context: ContextUse | None = None
+    """Which of the request's sources went along."""
+    approval: ApprovalRef | None = None
+    """The approval that it rests on."""
     served_by: RouteRef | None = None
     """The route that answered; None where none did."""
     left_the_site: bool
@@ -90,6 +102,25 @@ class Receipt(Record):
     """Price of all attempts, in US dollars."""
 
 
+class Provenance(Record):
+    """Where an answer comes from, and under which terms it was given."""
+
+    route: RouteRef
+    """Who answered."""
+    classification: ShortText
+    """Class of the request that it answers: it is no less sensitive."""
+    purpose: ShortText
+    """What it may be used for."""
+    policy_version: ShortText
+    """By which rulebook it was decided."""
+    decision_id: ShortText | None = None
+    """By which decision."""
+    waybill_hash: ShortText | None = None
+    """The contract under which the request crossed; None where it did not."""
+    intent_id: ShortText | None = None
+    """The evidence of that crossing."""
+
+
 class Output(Record):
     """The answer."""
 
@@ -97,6 +128,8 @@ class Output(Record):
     """What the model said, after the retention filter."""
     finish_reason: ShortText
     """Why generation ended."""
+    provenance: Provenance
+    """Where it comes from and under which terms: what has to stay with the text wherever it goes next."""
 
 
 class Response(Record):

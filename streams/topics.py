@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 DAY_MS: Final = 24 * 60 * 60 * 1000
+FOR_EVER: Final = -1
+"""Kafka's own word for a retention without an end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,7 @@ class Topic:
     """What is on it, in one sentence."""
 
     retention_ms: int
-    """How long records are kept, in milliseconds."""
+    """How long records are kept, in milliseconds; `FOR_EVER` keeps the last record of each key for good."""
 
     compacted: bool = False
     """Whether the last record of each key outlives the others."""
@@ -33,9 +35,17 @@ class Topic:
         Args:
             retention_ms: overrides the topic's own retention (the development broker keeps little).
         """
+        if self.retention_ms == FOR_EVER:
+            return {"cleanup.policy": "compact", "retention.ms": str(FOR_EVER), **self.config}
         kept = self.retention_ms if retention_ms is None else min(retention_ms, self.retention_ms)
         policy = "compact,delete" if self.compacted else "delete"
         return {"cleanup.policy": policy, "retention.ms": str(kept), **self.config}
+
+    @property
+    def kept(self) -> str:
+        """How long records are kept, for people."""
+        time = "for ever" if self.retention_ms == FOR_EVER else f"{self.retention_ms // DAY_MS} days"
+        return time + (", compacted" if self.compacted else "")
 
 
 REQUESTS: Final = Topic("ai.requests", "Requests of applications, as they sent them.", 7 * DAY_MS)
@@ -47,6 +57,15 @@ RESPONSES: Final = Topic("ai.responses", "One response for each request, with it
 EVIDENCE: Final = Topic("ai.evidence", "Every event of every request, in order within a request.", 14 * DAY_MS)
 DEADLETTER: Final = Topic("ai.deadletter", "Position and reason of each record that broke its contract.", 14 * DAY_MS)
 LEDGER: Final = Topic("ai.ledger", "What has been started and ended, by idempotency scope.", 7 * DAY_MS, compacted=True)
+CONSENT: Final = Topic(
+    "ai.consent",
+    "What each person allows, by subject and purpose.",
+    FOR_EVER,
+    compacted=True,
+    # What was withdrawn or forgotten is gone from the disk within about two days, and not only from the answers.
+    config={"max.compaction.lag.ms": str(DAY_MS), "delete.retention.ms": str(DAY_MS)},
+)
+APPROVALS: Final = Topic("ai.approvals", "Requests that wait for a person, and what people answered.", 30 * DAY_MS)
 
-ALL: Final = (REQUESTS, WORK_LOCAL, WORK_HOSTED, RESPONSES, EVIDENCE, DEADLETTER, LEDGER)
+ALL: Final = (REQUESTS, WORK_LOCAL, WORK_HOSTED, RESPONSES, EVIDENCE, DEADLETTER, LEDGER, CONSENT, APPROVALS)
 """Every topic that the pipeline needs."""

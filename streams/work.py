@@ -2,19 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
-from evidence.records import Classification, Outcome, PolicyRef, Position, Record, ShortText, Utc
+from evidence.records import (
+    ApprovalRef,
+    Classification,
+    ConsentRef,
+    ContextUse,
+    Outcome,
+    PolicyRef,
+    Position,
+    Record,
+    Redaction,
+    ShortText,
+    Utc,
+)
 from policy.contract import Waybill
-from streams.request import RuntimeRequest
+
+
+class Said(Record):
+    """What every event of a request says of it; never anything of its texts."""
+
+    request_id: ShortText
+    """The application's id."""
+    correlation_id: ShortText | None = None
+    """The larger task."""
+    identity: ShortText
+    """How actor and tenant were established."""
+    actor_ref: ShortText
+    """On whose behalf: `<kind>:<id>`."""
+    tenant_ref: ShortText
+    """For which tenant."""
+    session_ref: ShortText | None = None
+    """In which session."""
+    subject_ref: ShortText | None = None
+    """The person whom the data is about, where that is not the actor."""
+    task_type: ShortText
+    """What kind of work."""
+    purpose: ShortText
+    """What the data may be used for."""
+
+    def fields(self) -> dict[str, Any]:
+        """Give them by the names of an evidence event's fields."""
+        return dict(self)
 
 
 class Work(Record):
     """An admitted request with its decision."""
 
-    work_version: Literal["1.0"] = "1.0"
+    work_version: Literal["1.1"] = "1.1"
     """Version of this form."""
     intake_id: ShortText
     """Our id of this arrival of the request."""
@@ -22,8 +60,10 @@ class Work(Record):
     """Idempotency scope."""
     fingerprint: ShortText
     """Digest of the payload."""
-    identity: ShortText
-    """How actor and tenant were established."""
+    said: Said
+    """What every event of it says."""
+    deadline_utc: Utc | None = None
+    """When an answer is of no more use."""
     trace_id: ShortText
     """W3C trace id."""
     parent_span_id: ShortText
@@ -36,23 +76,30 @@ class Work(Record):
     """When it was admitted."""
     next_sequence: int = Field(ge=0)
     """Where the story goes on."""
-    request: RuntimeRequest
-    """The request."""
+    sealed: str
+    """The redacted view of the request, and what its pseudonyms stand for: encrypted, and bound to the intake."""
+    payload_sha256: ShortText
+    """Digest of what is sealed: what an approval binds."""
     classification: Classification
     """What the data is held to be."""
+    consent: ConsentRef
+    """What was known of consent."""
     policy: PolicyRef
-    """The decision."""
+    """The decision; its inputs are the case that is decided again before anything is sent."""
     routes: tuple[ShortText, ...] = Field(min_length=1)
     """The chosen route and then its fallbacks, in order."""
+    sources: tuple[int, ...] = ()
+    """Places of the request's sources that go along."""
+    context: ContextUse | None = None
+    """The same, by name, with those that stayed."""
+    redaction: Redaction | None = None
+    """What was taken out."""
+    approval: ApprovalRef | None = None
+    """The approval that it rests on."""
     waybills: dict[str, Waybill] = Field(default_factory=dict)
     """The contract of each hosted route among them, by the route's name."""
     source: Position
     """The request's place on `ai.requests`."""
-
-    def to_json_with(self, request: bytes) -> bytes:
-        """Give the record's bytes around the request's own, as they came: it was read from these very bytes."""
-        rest = self.__pydantic_serializer__.to_json(self, by_alias=True, exclude_none=True, exclude={"request"})
-        return rest[:-1] + b',"request":' + request + b"}"
 
 
 class LedgerEntry(Record):

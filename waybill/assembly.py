@@ -7,26 +7,28 @@ import gc
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 import faust
 
 from evidence.errors import ConfigError
-from evidence.records import Placement
 from evidence.store import EvidenceStore
 from inference.backend import Backend
 from inference.inprocess import InProcessBackend
 from inference.openai import OpenAICompatibleBackend
-from inference.routes import RouteTable
-from inference.routes import load as load_routes
+from inference.rulebook import Rulebook
 from inference.triton import TritonBackend
-from policy.detectors import Detectors
+from policy.identity import Verifier
+from policy.names import Limits as NamesLimits
+from policy.names import NamesDetector
+from policy.vault_store import VaultStore
 from streams import app as host
+from streams.approvals import unsigned
 from streams.brokers.patience import wait_after_empty_fetches
 from streams.kafka import check_topics, log_identity
-from streams.metrics import Metrics
-from streams.processors.routing import Endpoint
-from streams.stages import admission, dispatch
+from streams.keys import KeyFeed
+from streams.signed import signed_by
+from streams.stages import admission, approvals, dispatch
 from streams.stages.account import Kitchen
 from streams.stages.admit import Rules
 from streams.stages.correlation import Correlation
@@ -34,9 +36,10 @@ from streams.stages.dispatch import Limits
 from streams.stages.sink import Sink
 from streams.telemetry import Exporter
 from waybill.observers import SinkMetrics, SinkRejects
+from waybill.parts import PolicyWatch, Shared, StoreKeeper, check_rulebook, masked, share
 from waybill.settings import Settings
 
-STAGES: Final = ("admission", "dispatch", "correlation", "sink")
+STAGES: Final = ("admission", "approvals", "dispatch", "correlation", "sink")
 """Every stage, in the order of a request's way."""
 
 
@@ -51,36 +54,14 @@ class Plan:
 
     settings: Settings
     """The settings."""
-    table: RouteTable
-    """The route table."""
-    endpoints: Mapping[str, Endpoint]
-    """Where routes lead."""
+    book: Rulebook
+    """Everything that decides."""
+    identity: tuple[Verifier, KeyFeed] | None
+    """Checks who asks; None believes what requests say."""
     log_id: str
     """Which log the offsets belong to."""
     partitions: Mapping[str, int]
     """Partitions by topic."""
-
-
-def check_routes(settings: Settings) -> tuple[RouteTable, dict[str, Endpoint]]:
-    """Read the route table and match it with the endpoints.
-
-    Raises:
-        ConfigError: a file is wrong, or a route leads to an endpoint that is not set or is of the wrong kind.
-    """
-    table = load_routes(settings.routes)
-    endpoints = {name: config.described(name) for name, config in settings.endpoints.items()}
-    for route in table.routes:
-        config = settings.endpoints.get(route.endpoint)
-        if config is None:
-            raise ConfigError(
-                f"route {route.name} leads to endpoint {route.endpoint}, which is not set: "
-                f"set WAYBILL_ENDPOINTS__{route.endpoint.upper()}__KIND and what that kind needs"
-            )
-        if (config.kind == "openai") is (route.placement is Placement.LOCAL):
-            raise ConfigError(
-                f"route {route.name} is {route.placement}, but its endpoint {route.endpoint} is of kind {config.kind}"
-            )
-    return table, endpoints
 
 
 async def plan(settings: Settings) -> Plan:
@@ -90,11 +71,18 @@ async def plan(settings: Settings) -> Plan:
         ConfigError: the configuration is wrong.
         BrokerUnavailable: no broker answers.
         TopicMismatch: the topics are not as they must be.
+        UnavailableError: the issuer's keys cannot be read.
     """
-    table, endpoints = check_routes(settings)
+    book = check_rulebook(settings, utc_now())
+    if settings.identity is None:
+        raise ConfigError(
+            "WAYBILL_IDENTITY__ISSUER and WAYBILL_IDENTITY__JWKS are not set: a worker has to know who signs the "
+            "tokens of requests (docs/identity.md)"
+        )
+    identity = await settings.identity.open()
     kafka = settings.kafka_settings()
     partitions = await check_topics(kafka)
-    return Plan(settings, table, endpoints, settings.log_id or await log_identity(kafka), partitions)
+    return Plan(settings, book, identity, settings.log_id or await log_identity(kafka), partitions)
 
 
 def backends(settings: Settings) -> dict[str, Backend]:
@@ -114,7 +102,8 @@ def _backend(name: str, settings: Settings) -> Backend:
         return InProcessBackend()
     return OpenAICompatibleBackend(
         base_url=config.url,
-        api_key=config.secret(),
+        authorized_calls=config.auth in {"minted", "exchange"},
+        api_key=None if config.auth in {"minted", "exchange", "none"} else config.secret(),
         provider=config.provider or config.kind,
         connections=settings.max_hosted,
         allow_plaintext=config.allow_plaintext,
@@ -125,15 +114,16 @@ def application(checked: Plan, names: Iterable[str] = STAGES) -> faust.App:
     """Make the Faust application that runs the named stages.
 
     Raises:
-        ConfigError: a name is no stage, or an endpoint cannot be used.
+        ConfigError: a name is no stage, or an endpoint or the vault cannot be used.
     """
     wanted = tuple(names)
     for name in wanted:
         if name not in STAGES:
             raise ConfigError(f"there is no stage {name!r}; the stages are {', '.join(STAGES)}")
-    metrics = Metrics()
-    makers: dict[str, Callable[[Plan, Metrics], host.RunStage]] = {
+    shared = share(checked.settings, checked.book, checked.identity, utc_now)
+    makers: dict[str, Callable[[Plan, Shared], host.RunStage]] = {
         "admission": _admission,
+        "approvals": _approvals,
         "dispatch": _dispatch,
         "sink": _sink,
         "correlation": _correlation,
@@ -146,52 +136,133 @@ def application(checked: Plan, names: Iterable[str] = STAGES) -> faust.App:
         web_host=settings.web_host,
         web_port=settings.web_port,
     )
-    built = host.build(hosting, {name: makers[name](checked, metrics) for name in wanted}, metrics)
+    stages = {name: makers[name](checked, shared) for name in wanted}
+    if {"admission", "dispatch"} & set(wanted):
+        stages = {**stages, "control": _control(shared)}
+    built = host.build(hosting, stages, shared.metrics)
     wait_after_empty_fetches(settings.fetch_pause_ms / 1000)
     _calm_collector()
     return built
 
 
-def _admission(checked: Plan, metrics: Metrics) -> host.RunStage:
+def _control(shared: Shared) -> host.RunStage:
+    """Follow what may change while the worker runs: consents, policies, and the issuer's keys."""
+
+    async def run(ready: host.Ready) -> None:
+        def known() -> None:
+            shared.known.set()
+            ready()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(shared.consents.run(known))
+            group.create_task(PolicyWatch(shared, utc_now).run())
+            if shared.identity is not None:
+                verifier, feed = shared.identity
+                group.create_task(feed.follow(verifier))
+
+    async def alone(ready: host.Ready) -> None:
+        # One of them alone ends the stage, and is what its host has to know.
+        try:
+            await run(ready)
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+
+    return alone
+
+
+def _admission(checked: Plan, shared: Shared) -> host.RunStage:
     settings, kafka = checked.settings, checked.settings.kafka_settings()
     rules = Rules(
-        table=checked.table,
-        endpoints=checked.endpoints,
-        scanner=Detectors(),
+        shelf=shared.shelf,
+        scanner=shared.scanner,
+        vault=shared.vault,
+        consents=shared.consents,
+        verifier=shared.verifier,
         site=settings.site,
         log_id=checked.log_id,
         max_bytes=settings.max_request_bytes,
         name=kafka.name,
     )
-    return lambda ready: admission.stage(kafka, rules, metrics, utc_now).run(ready)
+
+    async def run(ready: host.Ready) -> None:
+        names = await _names(shared)
+        await shared.known.wait()  # before that, nobody is known to have consented to anything
+        try:
+            await admission.stage(kafka, rules, shared.metrics, utc_now, names).run(ready)
+        finally:
+            if names is not None:
+                await names.close()
+
+    return run
 
 
-def _dispatch(checked: Plan, metrics: Metrics) -> host.RunStage:
+async def _names(shared: Shared) -> NamesDetector | None:
+    """Start what finds names, where the labels ask for them."""
+    if not shared.shelf.current.labels.config.names.purposes:
+        return None
+    python = shared.settings.names_python
+    if python is None:
+        raise ConfigError(
+            "the labels ask for names of people and places, and WAYBILL_NAMES_PYTHON does not say where the "
+            "environment is that finds them: make it with `make names`"
+        )
+    timeout_s = shared.shelf.current.labels.config.names.timeout_s
+    detector = NamesDetector(python, limits=NamesLimits(timeout_s=timeout_s))
+    await detector.start()
+    return detector
+
+
+def _approvals(checked: Plan, shared: Shared) -> host.RunStage:
+    settings, kafka = checked.settings, checked.settings.kafka_settings()
+    desk = approvals.Desk(
+        site=settings.site,
+        log_id=checked.log_id,
+        clock=utc_now,
+        metrics=shared.metrics,
+        counts=approvals.ApprovalMetrics(shared.metrics.registry),
+        mask=lambda text: masked(shared.scanner, text),
+        authenticate=signed_by(shared.verifier, utc_now) if shared.verifier else unsigned,
+    )
+    return lambda ready: approvals.stage(kafka, desk).run(ready)
+
+
+def _dispatch(checked: Plan, shared: Shared) -> host.RunStage:
     settings, kafka = checked.settings, checked.settings.kafka_settings()
     limits = Limits(local=settings.max_local, hosted=settings.max_hosted, drain_s=settings.drain_seconds)
 
     async def run(ready: host.Ready) -> None:
         made = backends(settings)
+        credentials = {
+            name: config.credentials(name) for name, config in settings.endpoints.items() if config.kind == "openai"
+        }
+        store = VaultStore(settings.vault_folder)
         kitchen = Kitchen(
-            table=checked.table,
-            endpoints=checked.endpoints,
+            shelf=shared.shelf,
             backends=made,
-            scanner=Detectors(),
+            credentials=credentials,
+            vault=shared.vault,
+            keeper=StoreKeeper(store),
+            consents=shared.consents,
+            scanner=shared.scanner,
             site=settings.site,
             name=kafka.name,
             clock=utc_now,
-            metrics=metrics,
+            metrics=shared.metrics,
         )
+        await shared.known.wait()
         try:
             await dispatch.stage(kafka, kitchen, limits, checked.log_id).run(ready)
         finally:
             for backend in made.values():
                 await backend.close()
+            for credential in credentials.values():
+                await credential.close()
+            store.close()
 
     return run
 
 
-def _sink(checked: Plan, metrics: Metrics) -> host.RunStage:
+def _sink(checked: Plan, shared: Shared) -> host.RunStage:
     settings, kafka = checked.settings, checked.settings.kafka_settings()
     store = EvidenceStore(settings.evidence, settings.site)
 
@@ -203,22 +274,22 @@ def _sink(checked: Plan, metrics: Metrics) -> host.RunStage:
             freshness_s=settings.freshness_seconds,
             max_rows=settings.sink_rows,
             group=kafka.group("sink"),
-            dead_letter=SinkRejects(kafka, metrics, utc_now, log_id=checked.log_id, site=settings.site),
-            observe=SinkMetrics(kafka, metrics),
+            dead_letter=SinkRejects(kafka, shared.metrics, utc_now, log_id=checked.log_id, site=settings.site),
+            observe=SinkMetrics(kafka, shared.metrics),
         )
         await sink.run(ready)
 
     return run
 
 
-def _correlation(checked: Plan, metrics: Metrics) -> host.RunStage:
+def _correlation(checked: Plan, shared: Shared) -> host.RunStage:
     settings, kafka = checked.settings, checked.settings.kafka_settings()
 
     async def run(ready: host.Ready) -> None:
         endpoint = settings.otlp_endpoint
         exporter = Exporter.over_http(endpoint, site=settings.site) if endpoint else None
         try:
-            await Correlation(kafka, metrics, utc_now, exporter).run(ready)
+            await Correlation(kafka, shared.metrics, utc_now, exporter).run(ready)
         finally:
             if exporter is not None:
                 await asyncio.to_thread(exporter.close)
@@ -237,6 +308,3 @@ def _calm_collector() -> None:
 def describe(error: BaseException) -> str:
     """Give an error's text, or its kind where it has none."""
     return str(error) or type(error).__name__
-
-
-__all__: Final[list[Any]] = ["STAGES", "Plan", "application", "backends", "check_routes", "describe", "plan", "utc_now"]

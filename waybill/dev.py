@@ -25,7 +25,7 @@ from streams.app import APP
 from streams.brokers.members import evict_members
 from streams.brokers.noida import DevelopmentBroker
 from streams.brokers.process import Child, ChildError, free_port
-from waybill.dev_parts import Broker, BrokerName, LocalModel, Part, broker, local_model, stand_in
+from waybill.dev_parts import ROOT, Broker, BrokerName, LocalModel, Part, broker, local_model, stand_in
 from waybill.dev_run import Claim, Place, Run
 from waybill.dev_topics import make_topics
 from waybill.settings import Settings, child_environment
@@ -42,7 +42,7 @@ FETCH_PAUSE_MS: Final = "20"
 FRESHNESS_S: Final = "1"
 """Seconds until evidence can be queried, unless set: who tries things out waits, and small files do no harm here."""
 
-STAGES: Final = ("admission", "dispatch", "sink", "correlation")
+STAGES: Final = ("admission", "approvals", "dispatch", "sink", "correlation")
 
 _WORKER_S: Final = 60.0
 _BACKOFF_S: Final = 0.5
@@ -223,6 +223,8 @@ class Supervisor:
         changes = {
             "WAYBILL_HOME": str(self._home),
             "WAYBILL_ROUTES": str(settings.routes.absolute()),
+            "WAYBILL_POLICY": str(settings.policy.absolute()),
+            "WAYBILL_DECISIONS": str(settings.decisions.absolute()),
             "WAYBILL_KAFKA": settings.kafka,
             "WAYBILL_WEB_PORT": str(web),
             "WAYBILL_WEB_HOST": "127.0.0.1",
@@ -231,6 +233,11 @@ class Supervisor:
             changes["WAYBILL_FRESHNESS_SECONDS"] = FRESHNESS_S
         if isinstance(self._broker, DevelopmentBroker):
             changes["WAYBILL_FETCH_PAUSE_MS"] = FETCH_PAUSE_MS
+        if settings.identity is None:
+            # Nobody signs requests on a developer's machine; evidence says so.
+            changes |= {"WAYBILL_IDENTITY__METHOD": "unsigned", "WAYBILL_IDENTITY__ALLOW_UNSIGNED": "true"}
+        if settings.names_python is None and (names := ROOT / ".venv-names" / "bin" / "python").is_file():
+            changes["WAYBILL_NAMES_PYTHON"] = str(names)
         if settings.log_id:
             changes["WAYBILL_LOG_ID"] = settings.log_id
         for name, part in self._parts.items():

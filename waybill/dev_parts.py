@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from sys import executable
@@ -17,6 +18,8 @@ from streams.brokers.apache import ApacheKafka
 from streams.brokers.noida import DevelopmentBroker
 from streams.brokers.process import Child, free_ports
 from waybill.dev_run import Place
+from waybill.parts import check_rulebook
+from waybill.settings import EndpointConfig, Settings
 
 ROOT: Final = Path(inference.__file__).resolve().parent.parent
 """The folder that the program runs from; Triton's environment and the jars of Apache Kafka are looked for here."""
@@ -130,6 +133,19 @@ async def _triton(python: Path, home: Path, environment: Mapping[str, str]) -> P
         raise ConfigError(trouble)
     place = Place(kind="triton", url=server.address, provider="triton")
     return Part(child, place, f"smollm2 on Triton at {server.address} (HTTP {http}, metrics {metrics})")
+
+
+def check_texts(settings: Settings) -> None:
+    """Check everything that decides before anything is started, as the worker will.
+
+    Raises:
+        ConfigError: something is wrong; the text names file, line and field.
+    """
+    ours = {
+        "local": EndpointConfig(kind="in-process"),
+        "hosted": EndpointConfig(kind="openai", url="http://127.0.0.1/v1", provider="stand-in"),
+    }
+    check_rulebook(settings.model_copy(update={"endpoints": {**ours, **settings.endpoints}}), datetime.now(UTC))
 
 
 async def stand_in(script: Path | None, home: Path, environment: Mapping[str, str]) -> Part:

@@ -15,9 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, m
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from evidence.errors import ConfigError
-from policy.contract import Encryption
+from inference.credentials import Auth, CredentialConfig, Credentials
+from inference.routes import Endpoint
+from policy.labels import Encryption
+from policy.vault import Vault
+from policy.versions import Versions
 from streams.kafka import KafkaSettings
-from streams.processors.routing import Endpoint
+from streams.keys import IdentityConfig
 
 PREFIX: Final = "WAYBILL_"
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -38,6 +42,20 @@ class EndpointConfig(BaseModel):
     """The workload's own key (never a user's); prefer KEY_FILE, which keeps it out of the environment."""
     key_file: Path | None = None
     """A file that holds the key."""
+    auth: Auth | None = None
+    """How it is told who calls: `key`, `minted`, `exchange` or `none`; `key` where there is one, else `none`."""
+    audience: str | None = None
+    """Whom tokens are for, as the endpoint calls itself."""
+    token_url: str | None = None
+    """The RFC 8693 endpoint, for `exchange`."""
+    resource: str | None = None
+    """The `resource` that a token exchange asks for, where its endpoint wants one."""
+    signing_key_file: Path | None = None
+    """The private key that tokens are signed with (`waybill identity keygen`)."""
+    trust_domain: str | None = None
+    """The SPIFFE trust domain of this deployment, for tokens."""
+    token_seconds: float | None = None
+    """Seconds that a minted token lives."""
     allow_plaintext: bool = False
     """Whether an address off this machine may be spoken to without TLS (a private network of your own)."""
 
@@ -67,7 +85,31 @@ class EndpointConfig(BaseModel):
 
     def described(self, name: str) -> Endpoint:
         """Give what routing must know of it."""
-        return Endpoint(name=name, provider=self.provider or self.kind, encryption=self._encryption())
+        return Endpoint(
+            name=name,
+            provider=self.provider or self.kind,
+            encryption=self._encryption(),
+            audience=self.audience or "",
+        )
+
+    def credentials(self, name: str) -> Credentials:
+        """Make what tells the endpoint who calls.
+
+        Raises:
+            ConfigError: a setting or a file is wrong.
+        """
+        key = self.secret()
+        said = {
+            field: getattr(self, field)
+            for field in ("audience", "token_url", "resource", "signing_key_file", "trust_domain", "token_seconds")
+            if getattr(self, field) is not None
+        }
+        try:
+            config = CredentialConfig(auth=self.auth or ("key" if key else "none"), **said)
+        except ValidationError as error:
+            told = "; ".join(str(item["msg"]).removeprefix("Value error, ") for item in error.errors())
+            raise ConfigError(f"endpoint {name}: {told}") from None
+        return config.build(name, key)
 
     def _encryption(self) -> Encryption:
         """What a waybill may say of the way there: only what the address itself shows."""
@@ -92,6 +134,18 @@ class Settings(BaseSettings):
     """Name of this place; a column of every evidence row."""
     routes: Path = Path("config/routes.yaml")
     """The route table."""
+    policy: Path = Path("config/policy")
+    """Folder of labels, policies and retention rules; a version that was activated stands above it."""
+    decisions: Path = Path("config/decisions")
+    """Folder of the runtime decision records."""
+    identity: IdentityConfig | None = None
+    """How actor and tenant of a request are established; a worker does not start without."""
+    vault: Path | None = None
+    """Folder of keys and of what is kept encrypted, shared by all workers of a site; `<home>/vault` if absent."""
+    vault_key_file: Path | None = None
+    """The vault's master key; `<vault>/master.key`, made on first use, if absent."""
+    names_python: Path | None = None
+    """Python of the environment that finds names of people and places; needed where the labels ask for them."""
     endpoints: dict[str, EndpointConfig] = Field(default_factory=dict)
     """Places where models answer, by name."""
     kafka: str = "127.0.0.1:9092"
@@ -153,6 +207,33 @@ class Settings(BaseSettings):
         return init_settings, env_settings
 
     @property
+    def vault_folder(self) -> Path:
+        """The vault's folder."""
+        return self.vault or self.home / "vault"
+
+    def open_vault(self) -> Vault:
+        """Give the vault; nothing is touched yet."""
+        return Vault(self.vault_folder, self.vault_key_file)
+
+    @property
+    def policy_versions(self) -> Versions:
+        """Give the versions of policy that were activated here."""
+        return Versions(self.home / "policies")
+
+    def policy_folder(self) -> Path:
+        """Give the folder of the policies in force.
+
+        Raises:
+            ConfigError: the record of what was activated cannot be read.
+        """
+        active = self.policy_versions.active()
+        return active.folder if active else self.policy
+
+    def described_endpoints(self) -> dict[str, Endpoint]:
+        """Give what routing must know of every endpoint."""
+        return {name: config.described(name) for name, config in self.endpoints.items()}
+
+    @property
     def evidence(self) -> Path:
         """The evidence store's folder."""
         return self.home / "evidence"
@@ -196,7 +277,7 @@ def load(environment: Mapping[str, str] | None = None, **flags: Any) -> Settings
         ConfigError: a setting is unknown or wrong; the text names each and never repeats its value.
     """
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    nested = PREFIX + "ENDPOINTS__"
+    nested = (PREFIX + "ENDPOINTS__", PREFIX + "IDENTITY__")
     for name in environment if environment is not None else os.environ:
         if name.startswith(PREFIX) and name not in known and not name.startswith(nested):
             raise ConfigError(f"unknown setting {name}; docs/settings.md lists all settings")

@@ -15,6 +15,8 @@ from pathlib import Path
 from evidence.errors import ConfigError
 from inference.standin.script import Script
 from inference.standin.server import StandIn
+from policy.files import read_text
+from policy.jwks import KeySet
 
 if sys.platform == "win32":
     from asyncio import run
@@ -35,6 +37,8 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--log", type=Path, help="append each call to this file as a JSON line")
     parser.add_argument("--keep-calls", type=int, default=100_000, help="calls kept in memory (default: %(default)s)")
     parser.add_argument("--keep-prompts", action="store_true", help="keep whole request bodies too (for leak tests)")
+    parser.add_argument("--jwks", type=Path, help="ask each call for a token signed with one of these public keys")
+    parser.add_argument("--audience", default="", help="what such a token has to name (with --jwks)")
     return parser.parse_args(argv)
 
 
@@ -46,6 +50,8 @@ async def _serve(args: argparse.Namespace) -> None:
         log_path=args.log,
         keep_prompts=args.keep_prompts,
         keep_calls=args.keep_calls,
+        token_keys=KeySet.parse(read_text(args.jwks, "JWKS"), str(args.jwks)) if args.jwks else None,
+        audience=args.audience,
     )
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

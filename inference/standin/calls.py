@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -57,6 +58,10 @@ class ReceivedCall:
 
     credential: str
     """The first digits of the SHA-256 of its Authorization header, "" without one."""
+
+    token: dict[str, Any] | None = None
+    """What its token says (`jti`, `sub`, `aud`, `scope`, `act`, `waybill`), only where the stand-in asks for tokens and
+    this one holds; never the token."""
 
     body: str | None = None
     """The whole body, only where the stand-in was told to keep prompts."""

@@ -17,7 +17,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +28,7 @@ from urllib.parse import parse_qs
 import orjson
 from pydantic import ValidationError
 
-from evidence.errors import ConfigError
+from evidence.errors import ConfigError, RecordError
 from inference.standin.calls import CallLog, ReceivedCall, credential_mark
 from inference.standin.script import (
     MODEL_PREFIX,
@@ -40,6 +41,8 @@ from inference.standin.script import (
     error_body,
     reply_to,
 )
+from policy.jwks import KeySet
+from policy.workload import check_presented
 
 MARK_HEADER: Final = "x-waybill-provider"
 """The response header that says `stand-in`."""
@@ -48,8 +51,10 @@ _MAX_HEAD = 64 * 1024
 _MAX_BODY = 16 * 1024 * 1024
 _MAX_PAGE = 10_000
 _COMPLETIONS = "/v1/chat/completions"
-_REASONS = {200: "OK", 307: "Temporary Redirect", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed",
-            411: "Length Required", 413: "Content Too Large", 429: "Too Many Requests",
+_SCHEME = "bearer "
+_CHALLENGE = (("www-authenticate", "Bearer"),)
+_REASONS = {200: "OK", 307: "Temporary Redirect", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found",
+            405: "Method Not Allowed", 411: "Length Required", 413: "Content Too Large", 429: "Too Many Requests",
             431: "Request Header Fields Too Large", 500: "Internal Server Error", 503: "Service Unavailable",
             505: "HTTP Version Not Supported"}  # fmt: skip
 _PLAIN = Behaviour()
@@ -238,6 +243,8 @@ class StandIn:
         log_path: Path | None = None,
         keep_prompts: bool = False,
         keep_calls: int = 100_000,
+        token_keys: KeySet | None = None,
+        audience: str = "",
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Prepare a stand-in; nothing listens before `start`.
@@ -249,11 +256,17 @@ class StandIn:
             log_path: where each call is appended as a JSON line; None keeps calls in memory only.
             keep_prompts: keep whole request bodies in the log (for tests that look for leaks).
             keep_calls: how many calls stay in memory.
+            token_keys: each call has to carry a token signed with one of these; None asks for none.
+            audience: what such a token has to name, and nothing beside it.
             clock: seconds since the epoch.
 
         Raises:
-            ConfigError: the log file cannot be opened.
+            ConfigError: the log file cannot be opened, or there are keys without an audience.
         """
+        if (token_keys is None) != (not audience):
+            raise ConfigError("a stand-in that asks for tokens needs both: the keys (JWKS) and its audience")
+        self._token_keys = token_keys
+        self._audience = audience
         self.log = CallLog(keep_calls, log_path)
         self.connections: set[_Connection] = set()
         self._host = host
@@ -327,10 +340,17 @@ class StandIn:
 
     def complete(self, headers: dict[str, str], body: bytes) -> tuple[Reply | None, float]:
         """Log a chat-completion request and decide on it: the reply (None: close instead) and seconds to wait first."""
+        token = None
+        if self._token_keys is not None:
+            try:
+                token = self._presented(headers.get("authorization", ""), self._token_keys)
+            except RecordError as refused:
+                self._record(headers, None, body, f"unauthorized:{refused.code}", None)
+                return Reply(401, error_body(refused.code, str(refused)), headers=_CHALLENGE), 0.0
         try:
             asked = Asked.model_validate_json(body)
         except ValidationError as exc:
-            self._record(headers, None, body, "invalid", None)
+            self._record(headers, None, body, "invalid", None, token)
             fault = exc.errors(include_url=False, include_input=False, include_context=False)[0]
             where = ".".join(map(str, fault["loc"])) or "body"
             return Reply(400, error_body("invalid_request", f"{where}: {fault['msg']}")), 0.0
@@ -339,7 +359,7 @@ class StandIn:
         if place is not None:
             self._used[place] += 1
             do = self._rules[place].do
-        seq = self._record(headers, asked, body, do.name, place)
+        seq = self._record(headers, asked, body, do.name, place, token)
         closes = do.drop in ("before-read", "after-accept")
         return (None if closes else reply_to(asked, do, seq, self._clock())), do.latency_ms / 1000
 
@@ -372,8 +392,25 @@ class StandIn:
                 reply = Reply(404, error_body("not_found", f"There is no {path} here."))
         return reply
 
+    def _presented(self, authorization: str, keys: KeySet) -> dict[str, Any]:
+        """Give what a call's token says.
+
+        Raises:
+            RecordError: there is none, or it does not hold here.
+        """
+        if authorization[: len(_SCHEME)].lower() != _SCHEME:
+            raise RecordError("no_token", "This destination wants `Authorization: Bearer <JWT>`.")
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        return asdict(check_presented(authorization[len(_SCHEME) :], keys, audience=self._audience, now=now))
+
     def _record(
-        self, headers: dict[str, str], asked: Asked | None, body: bytes, behaviour: str, rule: int | None
+        self,
+        headers: dict[str, str],
+        asked: Asked | None,
+        body: bytes,
+        behaviour: str,
+        rule: int | None,
+        token: dict[str, Any] | None = None,
     ) -> int:
         seq = self.log.total + 1
         self.log.add(
@@ -389,6 +426,7 @@ class StandIn:
                 behaviour=behaviour,
                 rule=rule,
                 credential=credential_mark(headers.get("authorization", "")),
+                token=token,
                 body=body.decode("utf-8", "replace") if self._keep_prompts else None,
             )
         )

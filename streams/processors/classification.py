@@ -1,12 +1,25 @@
-"""Classification: what the data is held to be, from what was declared and what was found."""
+"""Classification: what the data of a request is held to be, from what was declared and what was found."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
 
+from evidence.errors import RecordError
 from evidence.records import Classification
-from policy.detectors import ScanResult, effective
-from policy.labels import HIGHEST, DataClass
+from policy.detectors import Finding, ScanResult, together
+from policy.engine import Held
+from policy.labels import Label, Labels
+from policy.view import by_part
+from streams.processors.cases import Item
+from streams.request import RuntimeRequest
+
+_GLUE: Final = "\n"
+
+OK: Final = "ok"
+FAILED: Final = "failed"
+NAMES_FAILED: Final = "names_failed"
 
 
 class Scanner(Protocol):
@@ -17,19 +30,104 @@ class Scanner(Protocol):
         ...
 
 
-def classify(declared: DataClass, text: str, scanner: Scanner) -> Classification:
-    """Give the higher of the declared class and what the text is found to hold.
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """What is known of a request's data."""
 
-    Detectors that fail close the way: the text counts as the highest class, and the result says so.
+    classification: Classification
+    """As evidence tells it: of everything that came, whether it goes along or not."""
+
+    held: Held
+    """The data of the conversation."""
+
+    items: tuple[Item, ...]
+    """The sources of context, in order."""
+
+    findings: tuple[Sequence[Finding], ...]
+    """What was found in each part of the request, by place (`RuntimeRequest.parts`)."""
+
+
+def classify(
+    request: RuntimeRequest, labels: Labels, scanner: Scanner, names: Sequence[Sequence[Finding]] | str | None = None
+) -> Classified:
+    """Give the higher of the declared class and what the texts are found to hold.
+
+    Detectors that fail close the way: the data counts as the highest class, and the classification says so.
+
+    Args:
+        request: the request; its labels have been checked.
+        labels: the lattice.
+        scanner: finds what can be told from letters alone.
+        names: what the detector of names found in each part; None where it was not asked, and the word that says why
+            where it could not answer.
+
+    Raises:
+        RecordError: code `credential_in_id`; an id that evidence would repeat holds a credential.
     """
-    result = scanner.scan_closed(text)
+    parts = request.parts()
+    # Ids are looked at together with the texts: one pass over the whole is what costs.
+    texts = [request.ids(), *parts]
+    result = scanner.scan_closed(_GLUE.join(texts))
     if result.failed:
-        return Classification(declared=declared, detected=HIGHEST, effective=HIGHEST, detector="failed")
-    if not result.findings:
-        return Classification(declared=declared, effective=declared)
-    return Classification(
-        declared=declared,
-        detected=effective(DataClass.PUBLIC, result.findings),
-        effective=effective(declared, result.findings),
-        findings=tuple(sorted({finding.kind for finding in result.findings})),
+        return _closed(request, labels, FAILED, len(parts))
+    if isinstance(names, str):
+        return _closed(request, labels, names, len(parts))
+    found: list[Sequence[Finding]] = [()] * len(parts)
+    if result.findings:
+        in_ids, *rest = by_part(texts, result.findings)
+        found = list(rest)
+        if any(finding.category == "secret" for finding in in_ids):
+            raise RecordError("credential_in_id", "an id of the request holds a credential: send an id in its place")
+    if names is not None:
+        found = [together(one, more) if more else one for one, more in zip(found, names, strict=True)]
+    return _open(request, labels, tuple(found))
+
+
+def _open(request: RuntimeRequest, labels: Labels, findings: tuple[Sequence[Finding], ...]) -> Classified:
+    categories, regulations = request.data_categories, request.data_regulations
+    declared = Label(request.classification, frozenset(categories), frozenset(regulations))
+    turns = len(request.input.messages)
+    held = Held(declared, _kinds(findings[:turns]))
+    items = tuple(
+        Item(
+            item.need,
+            Held(
+                Label(item.classification, declared.categories, declared.regulations)
+                if item.classification
+                else declared,
+                _kinds(findings[turns + 2 * place : turns + 2 * place + 2]),
+            ),
+        )
+        for place, item in enumerate(request.input.context)
     )
+    kinds = held.kinds.union(*(item.held.kinds for item in items))
+    least = labels.join((item.held.declared.cls for item in items), declared.cls)
+    whole = labels.label(least, categories, regulations, kinds)
+    classification = Classification(
+        declared=request.classification,
+        detected=labels.detected(kinds) if kinds else None,
+        effective=whole.cls,
+        findings=tuple(sorted(kinds)),
+        categories=tuple(sorted(whole.categories)),
+        regulations=tuple(sorted(whole.regulations)),
+    )
+    return Classified(classification, held, items, findings)
+
+
+def _closed(request: RuntimeRequest, labels: Labels, why: str, parts: int) -> Classified:
+    highest = labels.highest_label
+    classification = Classification(
+        declared=request.classification,
+        detected=highest.cls,
+        effective=highest.cls,
+        detector=why,
+        categories=tuple(sorted(highest.categories)),
+        regulations=tuple(sorted(highest.regulations)),
+    )
+    held = Held(highest)
+    items = tuple(Item(item.need, held) for item in request.input.context)
+    return Classified(classification, held, items, ((),) * parts)
+
+
+def _kinds(findings: Sequence[Sequence[Finding]]) -> frozenset[str]:
+    return frozenset(finding.kind for part in findings for finding in part)

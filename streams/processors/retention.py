@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from evidence.records import Retained
-from inference.routes import AnswerConfig
 from policy.redaction import filter_text
+from policy.retention import AnswerLike
 from streams.processors.classification import Scanner
 
 
@@ -24,17 +24,15 @@ class Kept:
     """Whether nothing of it may be kept."""
 
 
-def keep(text: str, rule: AnswerConfig, scanner: Scanner) -> Kept:
-    """Apply a route's rule to an answer.
+def keep(text: str, rule: AnswerLike, scanner: Scanner) -> Kept:
+    """Apply a rule to an answer; credentials are masked whatever the rule says.
 
     Detectors that fail close the way: nothing is kept of an answer that could not be looked at.
     """
-    if not rule.forbid:
-        return Kept(text, Retained(action="keep"), withheld=False)
     result = scanner.scan_closed(text)
     if result.failed:
         return Kept("", Retained(action="refuse", removed=("detector_failed",)), withheld=True)
-    forbidden = tuple(finding for finding in result.findings if finding.category in rule.forbid)
+    forbidden = tuple(finding for finding in result.findings if finding.category in {*rule.forbid, "secret"})
     if not forbidden:
         return Kept(text, Retained(action="keep"), withheld=False)
     filtered = filter_text(text, forbidden, rule.action)

@@ -12,6 +12,8 @@ from typing import Any, Final, Literal
 
 from evidence.canonical import sha256_hex
 from evidence.records import (
+    ConsentRef,
+    CredentialRef,
     EventType,
     Failure,
     Outcome,
@@ -23,18 +25,25 @@ from evidence.records import (
     Usage,
 )
 from inference.backend import Backend, Completion
+from inference.credentials import Credentials
 from inference.errors import Ambiguous, BackendError, Malformed, NotSent, Rejected
-from inference.routes import RouteConfig, RouteTable
+from inference.routes import RouteConfig
+from inference.rulebook import Rulebook, Shelf
 from policy.contract import Waybill
+from policy.retention import AnswerRule
+from policy.vault import Vault
 from streams import envelope
 from streams.ledger import Claim
 from streams.metrics import Metrics
+from streams.processors.cases import Case, estimate, from_json
 from streams.processors.classification import Scanner
 from streams.processors.retention import Kept, keep
-from streams.processors.routing import Endpoint, estimate
-from streams.response import Attempt, Output, Receipt, Response
+from streams.processors.routing import decision_id
+from streams.response import Attempt, Output, Provenance, Receipt, Response
 from streams.scribe import Scribe
-from streams.stages.admit import asked, said_of
+from streams.stages.admit import Consents
+from streams.stages.admitted import asked
+from streams.stages.opening import Keeper
 from streams.story import Story, event_id, span_id, traceparent
 from streams.topics import LEDGER, RESPONSES, Topic
 from streams.transactions import Outgoing
@@ -48,14 +57,23 @@ _LONGEST_NAME: Final = 256
 class Kitchen:
     """What serving needs, made once."""
 
-    table: RouteTable
-    """Who may answer what, as it is now."""
-
-    endpoints: Mapping[str, Endpoint]
-    """Where routes lead."""
+    shelf: Shelf
+    """The rulebook in force."""
 
     backends: Mapping[str, Backend]
     """Who answers, by endpoint."""
+
+    credentials: Mapping[str, Credentials]
+    """How hosted endpoints are told who calls, by endpoint."""
+
+    vault: Vault
+    """Opens what admission sealed."""
+
+    keeper: Keeper
+    """Keeps what may be kept."""
+
+    consents: Consents
+    """Knows who has consented to what."""
 
     scanner: Scanner
     """Finds what retention forbids."""
@@ -102,6 +120,9 @@ class Answer:
 
     kept: Kept
     """What may be written of it."""
+
+    intent_id: str | None
+    """The intent of the call, where it crossed."""
 
 
 @dataclass(slots=True)
@@ -153,6 +174,9 @@ class Account:
         self._kitchen = kitchen
         self._work = work
         self._place = place
+        self._book = kitchen.shelf.current
+        self._case: Case = from_json(work.policy.inputs or "")
+        self._consent: ConsentRef = work.consent
         self._waybill: Waybill | None = None
         self._waybill_hash: str | None = None
         self._crossed = False
@@ -165,50 +189,69 @@ class Account:
             span=span,
             parent_span_id=work.parent_span_id,
             trace_id=work.trace_id,
-            **said_of(work.request, kitchen.site, work.identity),
+            site=kitchen.site,
+            **work.said.fields(),
         )
         hop = envelope.Hop(
             source=f"/waybill/{kitchen.site}/dispatch",
-            subject=work.request.request_id,
+            subject=work.said.request_id,
             traceparent=traceparent(work.trace_id, span),
             tracestate=work.trace_state,
         )
-        self._scribe = Scribe(self._story, hop, name=kitchen.name, key=work.request.request_id)
+        self._scribe = Scribe(self._story, hop, name=kitchen.name, key=work.said.request_id)
 
     def take(self) -> list[Outgoing]:
         """Give what has gathered, and begin anew."""
         return self._scribe.take()
 
-    def denied(self, route: RouteConfig, objection: str) -> None:
-        """Say that policy no longer allows a route."""
-        self._scribe.say(
-            EventType.POLICY_DECIDED, self._kitchen.clock(), policy=self._policy("deny", f"{route.name}:{objection}")
-        )
+    @property
+    def next_call_id(self) -> str:
+        """The id that the next call will have."""
+        return event_id(self._work.intake_id, self._story.sequence)
 
-    def begin(self, route: RouteConfig, *, resent: bool = False) -> Call:
+    def asked_again(self, book: Rulebook, consent: ConsentRef) -> None:
+        """Take note by which rulebook, and on which consent, policy was asked again."""
+        self._book, self._consent = book, consent
+
+    def denied(self, route: RouteConfig, objections: Sequence[str]) -> None:
+        """Say that policy no longer allows a route."""
+        reasons = tuple(f"{route.name}:{objection}" for objection in objections)
+        policy = self._policy("deny", reasons, f"denied-{self._story.sequence}")
+        self._scribe.say(EventType.POLICY_DECIDED, self._kitchen.clock(), policy=policy, consent=self._consent)
+
+    def begin(
+        self, route: RouteConfig, *, resent: bool = False, credential: CredentialRef | None = None, intend: bool = True
+    ) -> Call:
         """Open an attempt; for a hosted one, this says the intent, which must be durable before the call is made.
 
         Args:
             route: where it goes.
             resent: whether the one repeat is used up that policy may allow after a lost answer.
+            credential: how the destination will be told who calls.
+            intend: whether it is to be made at all; else it is opened only to say that it failed before that.
         """
         kitchen, work = self._kitchen, self._work
         self._number += 1
         span = span_id(work.intake_id, f"attempt-{self._number}")
         call = Call(
             route=route,
-            ref=route.ref(kitchen.endpoints[route.endpoint].provider),
-            call_id=event_id(work.intake_id, self._story.sequence),
+            ref=route.ref(self._book.endpoints[route.endpoint].provider),
+            call_id=self.next_call_id,
             traceparent=traceparent(work.trace_id, span),
             about={"attempt": self._number, "span_id": span, "parent_span_id": work.parent_span_id},
             started_at=kitchen.clock(),
         )
-        if call.hosted:
+        if call.hosted and intend:
             call.about["intent_id"] = call.call_id
-            self._intend(call, resent=resent)
+            self._intend(call, resent=resent, credential=credential)
         return call
 
-    def _intend(self, call: Call, *, resent: bool) -> None:
+    def contract(self, route: str) -> str:
+        """Take the waybill of a route, and give its hash."""
+        self._take_waybill(route)
+        return self._waybill_hash or ""
+
+    def _intend(self, call: Call, *, resent: bool, credential: CredentialRef | None) -> None:
         work, now, name = self._work, call.started_at, call.route.name
         self._take_waybill(name)
         self._scribe.say(
@@ -216,8 +259,13 @@ class Account:
             now,
             route=call.ref,
             waybill_hash=self._waybill_hash,
-            policy=self._policy("allow", f"{name}:allowed"),
+            policy=self._policy(self._again, (f"{name}:allowed",), call.call_id),
             classification=work.classification,
+            redaction=work.redaction,
+            context=work.context,
+            consent=self._consent,
+            approval=work.approval,
+            credential=credential,
             **call.about,
         )
         entry = self._entry("intended", now, attempt=self._number, intent_id=call.call_id, route=name, resent=resent)
@@ -231,9 +279,9 @@ class Account:
         self._story.sequence = entry.next_sequence
         self._number = entry.attempt
         self._crossed = self.in_doubt = True
-        route = self._kitchen.table.by_name.get(entry.route)
+        route = self._book.table.by_name.get(entry.route)
         if route is not None:
-            self.at_risk_usd += estimate(route, self._work.request)
+            self.at_risk_usd += estimate(route, self._case.wish)
         contract = self._take_waybill(entry.route)
         ref = RouteRef(
             name=entry.route,
@@ -272,7 +320,7 @@ class Account:
         self._crossed |= call.hosted and not isinstance(error, NotSent)
         if call.hosted and isinstance(error, Ambiguous | Malformed):
             self.in_doubt |= isinstance(error, Ambiguous)
-            self.at_risk_usd += estimate(call.route, self._work.request)
+            self.at_risk_usd += estimate(call.route, self._case.wish)
         ref = call.ref.model_copy(update={"provider": error.provider}) if error.provider else call.ref
         failure = Failure(code=error.code, message=str(error)[:2000], retryable=not isinstance(error, Rejected))
         self._scribe.say(
@@ -286,8 +334,14 @@ class Account:
         self._attempted(call, ref, error.code)
         return failure
 
-    def completed(self, call: Call, completion: Completion) -> Answer:
-        """Filter an answer in memory and say what came; only what may be kept is ever in a record."""
+    def completed(self, call: Call, completion: Completion, rule: AnswerRule) -> Answer:
+        """Filter an answer in memory and say what came; only what may be kept is ever in a record.
+
+        Args:
+            call: the call that it answers.
+            completion: what came.
+            rule: what may not be kept of it.
+        """
         route, metrics = call.route, self._kitchen.metrics
         self._crossed |= call.hosted
         ref = RouteRef(
@@ -302,7 +356,7 @@ class Account:
             output_tokens=completion.output_tokens,
             cost_usd=route.price.cost(completion.input_tokens, completion.output_tokens),
         )
-        kept = keep(completion.text, route.answer, self._kitchen.scanner)
+        kept = keep(completion.text, rule, self._kitchen.scanner)
         encoded, first, now = kept.text.encode(), completion.first_chunk_s, self._kitchen.clock()
         self._scribe.say(
             EventType.MODEL_COMPLETED,
@@ -323,7 +377,7 @@ class Account:
         metrics.tokens.labels(route.name, "input").inc(usage.input_tokens)
         metrics.tokens.labels(route.name, "output").inc(usage.output_tokens)
         metrics.cost.labels(route.name).inc(usage.cost_usd)
-        return Answer(ref, completion, kept)
+        return Answer(ref, completion, kept, call.about.get("intent_id"))
 
     def end(
         self,
@@ -333,6 +387,7 @@ class Account:
         failure: Failure | None = None,
         duplicate_of: Claim | None = None,
         ledger: bool = True,
+        detail: str | None = None,
     ) -> Served:
         """Say how the request ended, and give all that is still to be committed.
 
@@ -342,6 +397,7 @@ class Account:
             failure: why nothing did.
             duplicate_of: who holds the scope, where that response stands for this one.
             ledger: whether this request holds its idempotency scope.
+            detail: what else evidence has to say.
         """
         work, now = self._work, self._kitchen.clock()
         last = self._scribe.say(
@@ -354,19 +410,18 @@ class Account:
             classification=work.classification,
             route=answer.route if answer else None,
             retained=answer.kept.retained if answer else None,
+            detail=detail,
             duplicate_of=duplicate_of.intake_id if duplicate_of else None,
             duration_ms=max(0.0, (now - work.admitted_at_utc).total_seconds() * 1000),
             usage=_total(self.attempts),
         )
         written = answer is not None and not answer.kept.withheld
         response = Response(
-            request_id=work.request.request_id,
-            correlation_id=work.request.correlation_id,
+            request_id=work.said.request_id,
+            correlation_id=work.said.correlation_id,
             outcome=outcome,
             ended_at_utc=now,
-            output=Output(text=answer.kept.text, finish_reason=answer.completion.finish_reason)
-            if answer and written
-            else None,
+            output=self._output(answer) if answer and written else None,
             failure=failure,
             duplicate_of=duplicate_of.request_id if duplicate_of else None,
             receipt=self._receipt(answer),
@@ -378,15 +433,35 @@ class Account:
             self._scribe.write(LEDGER, entry.to_json(), envelope.LEDGER_TYPE, f"{last}/ledger", now, key=work.scope)
         return Served(self.take(), entry, outcome, answer.route.placement.value if answer else "none")
 
+    def _output(self, answer: Answer) -> Output:
+        work = self._work
+        return Output(
+            text=answer.kept.text,
+            finish_reason=answer.completion.finish_reason,
+            provenance=Provenance(
+                route=answer.route,
+                classification=work.classification.effective,
+                purpose=work.said.purpose,
+                policy_version=self._book.version,
+                decision_id=work.policy.decision_id,
+                waybill_hash=self._waybill_hash if answer.intent_id else None,
+                intent_id=answer.intent_id,
+            ),
+        )
+
     def _receipt(self, answer: Answer | None) -> Receipt:
         work = self._work
         return Receipt(
             intake_id=work.intake_id,
             trace_id=work.trace_id,
-            asked=asked(work.request),
-            identity=work.identity,
+            asked=asked(work.said, self._case.wish),
+            identity=work.said.identity,
             classification=work.classification,
             policy=work.policy,
+            consent=self._consent,
+            redaction=work.redaction,
+            context=work.context,
+            approval=work.approval,
             served_by=answer.route if answer else None,
             left_the_site=self._crossed,
             attempts=tuple(self.attempts),
@@ -415,16 +490,28 @@ class Account:
         self._waybill_hash = contract.digest()
         return contract
 
-    def _policy(self, decision: str, reason: str) -> PolicyRef:
-        table = self._kitchen.table
+    @property
+    def _again(self) -> str:
+        """What the answer to the second question is called where it allows."""
+        return "transform" if self._work.policy.redaction else "allow"
+
+    def _policy(self, decision: str, reasons: tuple[str, ...], step: str) -> PolicyRef:
+        work, book = self._work, self._book
         return PolicyRef(
-            decision=decision, policy_id=table.policy_id, policy_version=table.policy_version, reasons=(reason,)
+            decision=decision,
+            policy_id=book.table.policy_id,
+            policy_version=book.version,
+            reasons=reasons,
+            decision_id=decision_id(work.intake_id, step),
+            redaction=work.policy.redaction,
+            approval_id=work.approval.approval_id if work.approval else None,
+            overrides=work.policy.decision_id if work.approval and work.approval.override else None,
         )
 
     def _entry(self, state: Literal["intended", "ended"], at: datetime, **fields: Any) -> LedgerEntry:
         work = self._work
         return LedgerEntry(
-            request_id=work.request.request_id,
+            request_id=work.said.request_id,
             intake_id=work.intake_id,
             fingerprint=work.fingerprint,
             state=state,

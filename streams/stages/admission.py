@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from time import perf_counter
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from evidence.errors import RecordError
+from evidence.errors import RecordError, UnavailableError
 from evidence.records import Outcome, Position
+from policy.names import DetectorDown
+from policy.names import Names as NamesFinder
 from streams.errors import kind_and_place
 from streams.kafka import KafkaSettings
 from streams.metrics import Metrics
-from streams.stages.admit import Admitted, Incoming, Rules, admit, refuse
+from streams.processors.classification import NAMES_FAILED
+from streams.stages.admit import Incoming, Names, Read, Rules, admit, read_request, refuse
+from streams.stages.admitted import Admitted
 from streams.stages.lanes import LaneStage
 from streams.topics import REQUESTS
 from streams.transactions import Batch, Writer, committed_position
@@ -33,14 +37,20 @@ _CHUNK: Final = 16
 _POLL_MS: Final = 1000
 
 
-def stage(kafka: KafkaSettings, rules: Rules, metrics: Metrics, clock: Callable[[], datetime]) -> LaneStage:
-    """Make the stage."""
+def stage(
+    kafka: KafkaSettings,
+    rules: Rules,
+    metrics: Metrics,
+    clock: Callable[[], datetime],
+    names: NamesFinder | None = None,
+) -> LaneStage:
+    """Make the stage; `names` looks for names and places where the labels ask for that."""
     group = kafka.group(NAME)
 
     def make(reader: AIOKafkaConsumer, number: int, partitions: tuple[TopicPartition, ...]) -> AdmissionLane:
         (partition,) = partitions
         writer = Writer(kafka, transactional_id=f"waybill-{NAME}-{number}", group=group)
-        return AdmissionLane(reader, partition, writer, rules, metrics, clock)
+        return AdmissionLane(reader, partition, writer, rules, metrics, clock, names)
 
     return LaneStage(kafka, group=group, topics=(kafka.name(REQUESTS),), make=make)
 
@@ -56,7 +66,9 @@ class AdmissionLane:
         rules: Rules,
         metrics: Metrics,
         clock: Callable[[], datetime],
+        names: NamesFinder | None = None,
     ) -> None:
+        self._names = names
         self._reader = reader
         self._partition = partition
         self._writer = writer
@@ -100,8 +112,9 @@ class AdmissionLane:
         if not records:
             return
         batch, results = Batch(), []
+        looked = await self._look(records)
         for place, record in enumerate(records):
-            admitted = self._admit(record)
+            admitted = self._admit(record, *looked.get(place, (None, None)))
             batch.records.extend(admitted.records)
             results.append(admitted)
             if place % _CHUNK == _CHUNK - 1:
@@ -111,20 +124,41 @@ class AdmissionLane:
         await self._writer.write(batch)
         self._count(records, results, perf_counter() - began)
 
-    def _admit(self, record: Any) -> Admitted:
-        now = self._clock()
-        incoming = Incoming(
-            position=Position(topic=record.topic, partition=record.partition, offset=record.offset),
-            timestamp_ms=record.timestamp,
-            value=record.value,
-            headers=record.headers,
-        )
+    async def _look(self, records: Sequence[Any]) -> dict[int, tuple[Read, Names]]:
+        """Have names looked for in those records that want it, all at once: it takes a model in another process."""
+        if not self._rules.shelf.current.labels.config.names.purposes:
+            return {}
+        read: dict[int, Read] = {}
+        for place, record in enumerate(records):
+            try:
+                found = read_request(_incoming(record), self._rules, self._clock())
+            except Exception:  # noqa: BLE001, S112 - `_admit` meets it again, and tells it
+                continue
+            if found.book.labels.wants_names(found.request.purpose):
+                read[place] = found
+        names = await asyncio.gather(*(self._find(found) for found in read.values()))
+        return {place: (found, name) for (place, found), name in zip(read.items(), names, strict=True)}
+
+    async def _find(self, read: Read) -> Names:
+        if self._names is None:
+            return NAMES_FAILED
         try:
-            return admit(incoming, self._rules, now)
-        except Exception as error:  # noqa: BLE001 - see below
+            return await self._names.find(read.request.parts())
+        except DetectorDown:
+            self._metrics.detector_failures.inc()
+            return NAMES_FAILED
+
+    def _admit(self, record: Any, read: Read | None, names: Names) -> Admitted:
+        now = self._clock()
+        incoming = _incoming(record)
+        try:
+            return admit(incoming, self._rules, now, read=read, names=names)
+        except Exception as error:
             # A fault of ours must not stop the partition for ever: the record goes to the dead letters like a bad one.
             place = record.topic, record.partition, record.offset
             log.error("%s[%d] offset %d could not be decided: %s", *place, kind_and_place(error))  # noqa: TRY400 - an exception's own text may hold input
+            if isinstance(error, UnavailableError | OSError):
+                raise  # the vault's disk, not the record: the same record may be decided later
             fault = RecordError("internal_error", "the program failed on this record; its log says how")
             return refuse(incoming, fault, self._rules, now)
 
@@ -145,3 +179,12 @@ class AdmissionLane:
         if end is not None:
             lag = max(0, end - records[-1].offset - 1)
             metrics.lag.labels(NAME, self._partition.topic, self._partition.partition).set(lag)
+
+
+def _incoming(record: Any) -> Incoming:
+    return Incoming(
+        position=Position(topic=record.topic, partition=record.partition, offset=record.offset),
+        timestamp_ms=record.timestamp,
+        value=record.value,
+        headers=record.headers,
+    )

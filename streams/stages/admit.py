@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final, Protocol
 
 from evidence.canonical import sha256_hex
 from evidence.errors import RecordError
-from evidence.records import Classification, EventType, Failure, Outcome, Placement, Position, Stage
-from inference.routes import RouteTable
-from policy.labels import DataClass
+from evidence.records import EventType, Failure, Outcome, Position, Stage
+from inference.rulebook import Rulebook, Shelf
+from policy.detectors import Finding
+from policy.identity import Principal, Verifier, bearer, check_request, unsigned
 from streams import envelope
 from streams.processors.classification import Scanner, classify
-from streams.processors.routing import Decision, Endpoint, decide, waybills
 from streams.request import RuntimeRequest, parse, readable_request_id
-from streams.response import Asked, DeadLetter, Receipt, Response
+from streams.response import DeadLetter, Response
 from streams.scribe import Scribe
+from streams.stages.admitted import Admission, Admitted, Sealer
 from streams.story import UNREADABLE, Story, intake_id, span_id, trace_of, traceparent
-from streams.topics import DEADLETTER, RESPONSES, WORK_HOSTED, WORK_LOCAL, Topic
-from streams.transactions import Outgoing
-from streams.work import Work
+from streams.topics import DEADLETTER, RESPONSES, Topic
 
-UNSIGNED: Final = "unsigned"
-"""Identity that the request merely states; evidence says so."""
+NO_IDS: Final = frozenset({"credential_in_id"})
+"""Rejections of requests whose ids are not repeated anywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +40,47 @@ class Incoming:
     """The data."""
 
     headers: Sequence[tuple[str, bytes | None]]
-    """CloudEvents and trace context."""
+    """CloudEvents, trace context and the token."""
+
+
+class Consents(Protocol):
+    """Knows who has consented to what."""
+
+    def state(self, tenant: str, subject: str, purpose: str, now: datetime) -> ConsentState:
+        """Give what is known at this moment; it neither waits nor fails."""
+        ...
+
+
+class ConsentState(Protocol):
+    """What is known of one subject and purpose."""
+
+    @property
+    def state(self) -> str:
+        """`granted`, `withdrawn`, `none` or `unknown`."""
+
+    @property
+    def revision(self) -> str | None:
+        """Where the register says so."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
     """What admission decides by."""
 
-    table: RouteTable
-    """Who may answer what."""
-
-    endpoints: Mapping[str, Endpoint]
-    """Where routes lead."""
+    shelf: Shelf
+    """The rulebook in force."""
 
     scanner: Scanner
     """Finds personal data and secrets."""
+
+    vault: Sealer
+    """Encrypts what goes on."""
+
+    consents: Consents
+    """Knows who has consented to what."""
+
+    verifier: Verifier | None
+    """Checks who asks; None believes what a request says, and evidence says so."""
 
     site: str
     """Where this runs."""
@@ -71,47 +96,109 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Admitted:
-    """What follows from one record."""
+class Read:
+    """A record that is a request."""
 
-    records: tuple[Outgoing, ...]
-    """To be written, in one transaction with the position."""
+    head: envelope.Envelope
+    """Its headers."""
 
-    result: str
-    """`admitted`, `denied` or `rejected`."""
+    request: RuntimeRequest
+    """Its value."""
 
-    reason: str = ""
-    """The rejection's code."""
+    principal: Principal
+    """Who asks."""
+
+    book: Rulebook
+    """The rulebook that it is decided by, from here to the end."""
 
 
-def admit(record: Incoming, rules: Rules, now: datetime) -> Admitted:
-    """Decide on one record: work to be done, a denial, or a rejection with its dead letter."""
-    intake = _intake(record, rules)
+Names = Sequence[Sequence[Finding]] | str | None
+"""What the detector of names found in each part, or why it could not say; None where it was not asked."""
+
+
+def admit(record: Incoming, rules: Rules, now: datetime, *, read: Read | None = None, names: Names = None) -> Admitted:
+    """Decide on one record: work to be done, a question to a person, a denial, or a rejection with its dead letter.
+
+    Args:
+        record: the record.
+        rules: what is decided by.
+        now: the time.
+        read: what `read_request` gave for it, where that was asked before.
+        names: what the detector of names found.
+    """
     try:
-        head, request = _read(record, rules, now)
+        found = read or read_request(record, rules, now)
+        classified = classify(found.request, found.book.labels, rules.scanner, names)
     except RecordError as error:
         return refuse(record, error, rules, now)
-    return _Admission(record, intake, head, request, rules, now).run()
+    intake = _intake(record, rules)
+    request = found.request
+    subject = request.subject
+    consent = rules.consents.state(request.tenant.id, subject, request.purpose, now)
+    return Admission(
+        intake=intake,
+        position=record.position,
+        value=record.value or b"",
+        head=found.head,
+        request=request,
+        principal=found.principal,
+        classified=classified,
+        consent_state=consent.state,
+        consent_revision=consent.revision,
+        book=found.book,
+        vault=rules.vault,
+        site=rules.site,
+        name=rules.name,
+        now=now,
+    ).run()
 
 
-def _read(record: Incoming, rules: Rules, now: datetime) -> tuple[envelope.Envelope, RuntimeRequest]:
+def read_request(record: Incoming, rules: Rules, now: datetime) -> Read:
+    """Read a record as a request, and check everything that can be checked without looking at its texts.
+
+    Raises:
+        RecordError: it is none, or one that is not served.
+    """
     size = len(record.value or b"")
     if size > rules.max_bytes:
         raise RecordError("oversized", f"the record has {size} bytes; {rules.max_bytes} are allowed")
     head = envelope.read(record.headers)
     request = parse(record.value)
-    if head.declared_class is not None and head.declared_class != request.classification:
-        raise RecordError("label_conflict", "header ce_dataclassification differs from the request's classification")
+    actor, tenant = request.actor, request.tenant
+    if rules.verifier is None:
+        principal = unsigned(actor.id, actor.kind, tenant.id)
+    else:
+        headers = ((name, value or b"") for name, value in record.headers)
+        principal = rules.verifier.verify(bearer(headers), now)
+        check_request(principal, actor.id, actor.kind, tenant.id, request.subject)
+    book = rules.shelf.current
+    _check_labels(head, request, book)
     if request.deadline_utc is not None and request.deadline_utc <= now:
         raise RecordError("expired_deadline", "the deadline had passed when the request was read")
-    return head, request
+    return Read(head, request, principal, book)
+
+
+def _check_labels(head: envelope.Envelope, request: RuntimeRequest, book: Rulebook) -> None:
+    labels = book.labels
+    labels.check_request(
+        request.classification,
+        request.purpose,
+        request.task_type,
+        request.data_categories,
+        request.data_regulations,
+    )
+    for item in request.input.context:
+        if item.classification is not None:
+            labels.parse(item.classification, labels.classes, "data classification of a context source")
+    if head.declared_class is not None and head.declared_class != request.classification:
+        raise RecordError("label_conflict", "header ce_dataclassification differs from the request's classification")
 
 
 def refuse(record: Incoming, error: RecordError, rules: Rules, now: datetime) -> Admitted:
     """Give the dead letter, the evidence and, where the request id can be read, the response of a rejected record."""
     intake = _intake(record, rules)
     value = record.value or b""
-    request_id = readable_request_id(record.value)
+    request_id = None if error.code in NO_IDS else _safe_id(readable_request_id(record.value), rules.scanner)
     parent, tracestate = envelope.trace_context(record.headers)
     trace_id, app_span = trace_of(parent, intake)
     root = span_id(intake, "request")
@@ -128,7 +215,12 @@ def refuse(record: Incoming, error: RecordError, rules: Rules, now: datetime) ->
         parent_span_id=app_span,
         site=rules.site,
     )
-    hop = _hop(rules, subject, traceparent(trace_id, root), tracestate)
+    hop = envelope.Hop(
+        source=f"/waybill/{rules.site}/admission",
+        subject=subject,
+        traceparent=traceparent(trace_id, root),
+        tracestate=tracestate,
+    )
     scribe = Scribe(story, hop, name=rules.name, key=subject)
     event = scribe.say(
         EventType.REQUEST_REJECTED,
@@ -156,149 +248,13 @@ def refuse(record: Incoming, error: RecordError, rules: Rules, now: datetime) ->
     return Admitted(tuple(scribe.take()), "rejected", error.code)
 
 
-class _Admission:
-    """The way of one request that could be read."""
-
-    def __init__(
-        self,
-        record: Incoming,
-        intake: str,
-        head: envelope.Envelope,
-        request: RuntimeRequest,
-        rules: Rules,
-        now: datetime,
-    ) -> None:
-        self.record, self.intake, self.request, self.rules, self.now = record, intake, request, rules, now
-        self.trace_id, self.app_span = trace_of(head.traceparent, intake)
-        self.tracestate = head.tracestate
-        self.root = span_id(intake, "request")
-        span = span_id(intake, "admission")
-        story = Story(
-            stage=Stage.ADMISSION,
-            intake=intake,
-            sequence=0,
-            span=span,
-            parent_span_id=self.root,
-            trace_id=self.trace_id,
-            **said_of(request, rules.site, UNSIGNED),
-        )
-        hop = _hop(rules, request.request_id, traceparent(self.trace_id, span), head.tracestate)
-        self.scribe = Scribe(story, hop, name=rules.name, key=request.request_id)
-
-    def run(self) -> Admitted:
-        request, rules, value = self.request, self.rules, self.record.value or b""
-        self.scribe.say(
-            EventType.REQUEST_ADMITTED,
-            self.now,
-            span_id=self.root,
-            parent_span_id=self.app_span,
-            deadline_utc=request.deadline_utc,
-            input_sha256=sha256_hex(value),
-            input_bytes=len(value),
-            source=self.record.position,
-        )
-        classification = classify(request.classification, request.texts(), rules.scanner)
-        self.scribe.say(EventType.DATA_CLASSIFIED, self.now, classification=classification)
-        effective = DataClass(classification.effective)
-        decision = decide(request, effective, rules.table)
-        self.scribe.say(EventType.POLICY_DECIDED, self.now, classification=classification, policy=decision.policy)
-        if not decision.routes:
-            return self.deny(classification, decision)
-        contracts = waybills(self.intake, request, effective, decision, rules.endpoints)
-        chosen = decision.routes[0]
-        contract = contracts.get(chosen.name)
-        self.scribe.say(
-            EventType.ROUTE_SELECTED,
-            self.now,
-            classification=classification,
-            route=chosen.ref(rules.endpoints[chosen.endpoint].provider),
-            fallbacks=tuple(route.name for route in decision.routes[1:]),
-            waybill_hash=contract.digest() if contract else None,
-        )
-        work = Work(
-            intake_id=self.intake,
-            scope=request.scope(),
-            fingerprint=request.fingerprint(),
-            identity=UNSIGNED,
-            trace_id=self.trace_id,
-            parent_span_id=self.root,
-            root_span_id=self.app_span,
-            trace_state=self.tracestate,
-            admitted_at_utc=self.now,
-            next_sequence=self.scribe.story.sequence,
-            request=request,
-            classification=classification,
-            policy=decision.policy,
-            routes=tuple(route.name for route in decision.routes),
-            waybills=contracts,
-            source=self.record.position,
-        )
-        topic = WORK_HOSTED if chosen.placement is Placement.HOSTED else WORK_LOCAL
-        self.scribe.write(topic, work.to_json_with(value), envelope.WORK_TYPE, self.intake, self.now, key=work.scope)
-        return Admitted(tuple(self.scribe.take()), "admitted")
-
-    def deny(self, classification: Classification, decision: Decision) -> Admitted:
-        told = "policy allows no route: " + ", ".join(decision.policy.reasons[1:])
-        failure = Failure(code="denied", message=told[:2000])
-        ended = self.scribe.say(
-            EventType.REQUEST_ENDED,
-            self.now,
-            span_id=self.root,
-            parent_span_id=self.app_span,
-            outcome=Outcome.DENIED,
-            failure=failure,
-            classification=classification,
-            policy=decision.policy,
-        )
-        response = Response(
-            request_id=self.request.request_id,
-            correlation_id=self.request.correlation_id,
-            outcome=Outcome.DENIED,
-            ended_at_utc=self.now,
-            failure=failure,
-            receipt=Receipt(
-                intake_id=self.intake,
-                trace_id=self.trace_id,
-                asked=asked(self.request),
-                identity=UNSIGNED,
-                classification=classification,
-                policy=decision.policy,
-                left_the_site=False,
-            ),
-        )
-        self.scribe.write(RESPONSES, response.to_json(), envelope.RESPONSE_TYPE, f"{ended}/response", self.now)
-        return Admitted(tuple(self.scribe.take()), "denied")
-
-
-def said_of(request: RuntimeRequest, site: str, identity: str) -> dict[str, Any]:
-    """Give what every event of a request says of it."""
-    return {
-        "request_id": request.request_id,
-        "correlation_id": request.correlation_id,
-        "site": site,
-        "identity": identity,
-        "actor_ref": f"{request.actor.kind}:{request.actor.id}",
-        "tenant_ref": request.tenant.id,
-        "session_ref": request.session,
-        "task_type": request.task_type,
-        "purpose": request.purpose,
-    }
-
-
-def asked(request: RuntimeRequest) -> Asked:
-    """Give a receipt's summary of what was asked for."""
-    return Asked(
-        task_type=request.task_type,
-        purpose=request.purpose,
-        placement=request.model_policy.placement,
-        regions=request.model_policy.regions,
-    )
-
-
-def _hop(rules: Rules, subject: str, hop: str, tracestate: str) -> envelope.Hop:
-    return envelope.Hop(
-        source=f"/waybill/{rules.site}/admission", subject=subject, traceparent=hop, tracestate=tracestate
-    )
+def _safe_id(request_id: str | None, scanner: Scanner) -> str | None:
+    """Give a request id that nobody has checked, unless it holds what must not be repeated."""
+    if request_id is None:
+        return None
+    result = scanner.scan_closed(request_id)
+    held = result.failed or any(finding.category == "secret" for finding in result.findings)
+    return None if held else request_id
 
 
 def _intake(record: Incoming, rules: Rules) -> str:

@@ -9,19 +9,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from time import perf_counter
 from typing import Final
 
-from evidence.records import Failure, Outcome, Placement, Position
-from inference.backend import Message, ModelCall
+from evidence.errors import UnavailableError
+from evidence.records import ConsentRef, Failure, Outcome, Placement, Position
+from inference.backend import ModelCall
+from inference.credentials import Authorization, Crossing
 from inference.errors import Ambiguous, BackendError, NotSent, Rejected
 from inference.routes import RouteConfig
-from policy.labels import DataClass
+from inference.rulebook import Rulebook
+from policy.vault_keys import KeyDestroyed, VaultError
 from streams.errors import kind_and_place
 from streams.ledger import Finding, Standing
-from streams.processors.routing import allowed_tokens, estimate, objects
-from streams.request import RuntimeRequest
-from streams.stages.account import Account, Answer, Kitchen, Served
+from streams.processors.cases import allowed_tokens
+from streams.processors.routing import still_allowed
+from streams.stages.account import Account, Answer, Call, Kitchen, Served
+from streams.stages.opening import BadWorkError, Opened, answer_rule, assemble, before_sending, kept, open_work
 from streams.transactions import Outgoing
 from streams.work import Work
 
@@ -44,6 +49,14 @@ _WITHHELD: Final = Failure(code="withheld", message="the answer held what retent
 _TOO_LARGE: Final = Failure(
     code="answer_too_large", message="the answer is larger than a response may be; nothing of it was kept"
 )
+_EXPIRED: Final = Failure(
+    code="retention_expired", message="what was asked is not kept any more: retention destroyed its key"
+)
+_UNSEALED: Final = Failure(
+    code="bad_seal",
+    message="what was sealed with this request cannot be opened: it was changed, or the vault is not ours",
+)
+_RESPONSE_NOT_KEPT: Final = "the response could not be kept, as the retention rules ask"
 MAX_ANSWER_CHARS: Final = 150_000
 """Longest answer that is kept: in JSON a character has up to 6 bytes, and a record has to fit the broker's 1 MiB."""
 
@@ -56,6 +69,9 @@ class Serving:
         self._work = work
         self._commit = commit
         self._account = Account(kitchen, work, place)
+        self._book = kitchen.shelf.current
+        self._opened: Opened | None = None
+        self._stored = False
         self._resent = False
 
     async def run(self, finding: Finding) -> Served | None:
@@ -76,10 +92,10 @@ class Serving:
             case Standing.INTERRUPTED:
                 return await self._resume(finding)
             case Standing.NEW:
-                return await self._try(self._routes())
+                return await self._serve(self._routes())
 
     def _routes(self) -> list[RouteConfig]:
-        table = self._kitchen.table.by_name
+        table = self._book.table.by_name
         return [table[name] for name in self._work.routes if name in table]
 
     async def _resume(self, finding: Finding) -> Served:
@@ -92,7 +108,7 @@ class Serving:
         place = next((at for at, route in enumerate(routes) if route.name == entry.route), None)
         if place is None or not self._may_resend(routes[place]):
             return self._account.end(Outcome.UNKNOWN, failure=failure)
-        return await self._try(self._resend(routes[place], routes[place + 1 :]))
+        return await self._serve(self._resend(routes[place], routes[place + 1 :]))
 
     def _may_resend(self, route: RouteConfig) -> bool:
         return route.on_ambiguous == "resend" and not self._resent
@@ -102,20 +118,30 @@ class Serving:
         self._resent = True
         return [route, *(other for other in rest if other.placement is Placement.LOCAL)]
 
-    async def _try(self, routes: list[RouteConfig]) -> Served:
+    async def _serve(self, routes: list[RouteConfig]) -> Served:
+        try:
+            opened = self._opened = open_work(self._work, self._kitchen.vault, self._book)
+        except KeyDestroyed:
+            return self._unanswered(Outcome.EXPIRED, _EXPIRED)
+        except (VaultError, BadWorkError):
+            return self._unanswered(Outcome.FAILED, _UNSEALED)
+        return await self._try(opened, routes)
+
+    async def _try(self, opened: Opened, routes: list[RouteConfig]) -> Served:
         account, failure, outcome = self._account, _NO_ROUTE, Outcome.DENIED
         while routes:
             route, *routes = routes
             if self._late():
                 return self._unanswered(Outcome.FAILED if account.attempts else Outcome.EXPIRED, _LATE)
-            objection = self._objection(route)
-            if objection is not None:
-                failure = Failure(code="denied", message=f"policy no longer allows route {route.name}: {objection}")
-                account.denied(route, objection)
+            objections = self._objections(opened, route)
+            if objections:
+                told = ", ".join(objections)
+                failure = Failure(code="denied", message=f"policy no longer allows route {route.name}: {told}")
+                account.denied(route, objections)
                 continue
             outcome = Outcome.FAILED
             try:
-                answer = await self._attempt(route)
+                answer = await self._attempt(opened, route)
             except Rejected as error:
                 return self._unanswered(outcome, _told(error))
             except BackendError as error:
@@ -126,36 +152,86 @@ class Serving:
                         break
                     routes = self._resend(route, routes)
             else:
-                return self._answered(answer)
+                return await self._answered(answer)
         return self._unanswered(outcome, failure)
 
-    async def _attempt(self, route: RouteConfig) -> Answer:
-        kitchen, work, account = self._kitchen, self._work, self._account
-        call = account.begin(route, resent=self._resent)
-        if call.hosted:
+    async def _attempt(self, opened: Opened, route: RouteConfig) -> Answer:
+        kitchen, account = self._kitchen, self._account
+        hosted = route.placement is Placement.HOSTED
+        authorization = None
+        if hosted:
+            authorization = await self._prepare(opened, route)
+            # That took time, in which consent or policy may have changed.
+            objections = self._objections(opened, route)
+            if objections:
+                account.denied(route, objections)
+                raise NotSent("denied", f"policy no longer allows route {route.name}: {', '.join(objections)}")
+        call = account.begin(route, resent=self._resent, credential=authorization.ref if authorization else None)
+        if hosted:
             began = perf_counter()
             await self._commit(account.take())
             kitchen.metrics.stage_seconds.labels("intent").observe(perf_counter() - began)
-        call.started_at, began = kitchen.clock(), perf_counter()
+        call.started_at = kitchen.clock()
         if self._late():
             late = NotSent(_LATE.code, "the deadline passed before the call was made; nothing was sent")
             account.failed(call, late)
             raise late
+        return await self._call(opened, call, authorization)
+
+    async def _prepare(self, opened: Opened, route: RouteConfig) -> Authorization | None:
+        """Do what must be done before an intent is said: keep what must be kept, and get a credential.
+
+        Raises:
+            NotSent: one of both cannot be done.
+        """
+        kitchen, work, account = self._kitchen, self._work, self._account
+        try:
+            if not self._stored:
+                await kitchen.keeper.keep(before_sending(work, opened, kitchen.vault, self._book, kitchen.clock()))
+                self._stored = True
+            credentials = kitchen.credentials.get(route.endpoint)
+            if credentials is None:
+                return None
+            endpoint = self._book.endpoints[route.endpoint]
+            return await credentials.authorize(
+                Crossing(
+                    call_id=account.next_call_id,
+                    route=route.name,
+                    audience=endpoint.audience or endpoint.name,
+                    tenant=work.said.tenant_ref,
+                    actor_ref=work.said.actor_ref,
+                    waybill_hash=account.contract(route.name),
+                    site=kitchen.site,
+                    now=kitchen.clock(),
+                )
+            )
+        except (UnavailableError, VaultError) as error:
+            failure = NotSent("not_kept", f"what must be kept could not be: {type(error).__name__}; nothing was sent")
+            account.failed(account.begin(route, intend=False), failure)
+            raise failure from None
+        except BackendError as error:
+            account.failed(account.begin(route, intend=False), error)
+            raise
+
+    async def _call(self, opened: Opened, call: Call, authorization: Authorization | None) -> Answer:
+        kitchen, account, route = self._kitchen, self._account, call.route
+        began = perf_counter()
         try:
             completion = await kitchen.backends[route.endpoint].complete(
                 ModelCall(
                     call_id=call.call_id,
                     model=route.model,
-                    messages=assemble(work.request),
-                    max_tokens=allowed_tokens(route, work.request),
+                    messages=assemble(opened.request),
+                    max_tokens=allowed_tokens(route, opened.case.wish),
                     timeout_s=self._time_left(route),
-                    temperature=work.request.model_policy.temperature,
+                    temperature=opened.request.model_policy.temperature,
                     traceparent=call.traceparent,
+                    authorization=authorization.header if authorization else None,
                 )
             )
             call.seconds = perf_counter() - began
             kitchen.metrics.stage_seconds.labels("model").observe(call.seconds)
-            return account.completed(call, completion)
+            return account.completed(call, completion, answer_rule(self._work, route, self._book))
         except BackendError as error:
             call.seconds = perf_counter() - began
             account.failed(call, error)
@@ -169,49 +245,91 @@ class Serving:
             account.failed(call, fault)
             raise fault from None
 
-    def _answered(self, answer: Answer) -> Served:
+    async def _answered(self, answer: Answer) -> Served:
         if answer.kept.withheld:
             return self._account.end(Outcome.WITHHELD, answer=answer, failure=_WITHHELD)
         if len(answer.kept.text) > MAX_ANSWER_CHARS:
             return self._account.end(Outcome.FAILED, failure=_TOO_LARGE)
         outcome = Outcome.REFUSED if answer.completion.refused else Outcome.COMPLETED
-        return self._account.end(outcome, answer=answer)
+        return self._account.end(outcome, answer=answer, detail=await self._keep_answer(answer))
+
+    async def _keep_answer(self, answer: Answer) -> str | None:
+        """Keep the answer where the rules let it be kept; give what evidence has to say where that failed."""
+        kitchen, now = self._kitchen, self._kitchen.clock()
+        try:
+            response = answer.kept.text.encode()
+            items = kept(self._work, kitchen.vault, self._book, now, response=response)
+            if items:
+                await kitchen.keeper.keep(items)
+        except (UnavailableError, VaultError):
+            return _RESPONSE_NOT_KEPT
+        return None
 
     def _unanswered(self, outcome: Outcome, failure: Failure) -> Served:
         """End without an answer; while a call may have been accepted, that is `unknown` and nothing else (P5)."""
         return self._account.end(Outcome.UNKNOWN if self._account.in_doubt else outcome, failure=failure)
 
-    def _objection(self, route: RouteConfig) -> str | None:
-        """Ask policy again, as it is now."""
-        request = self._work.request
-        objection = objects(route, request, DataClass(self._work.classification.effective))
+    def _objections(self, opened: Opened, route: RouteConfig) -> tuple[str, ...]:
+        """Ask policy again, as it is now, with consent and approval as they are now."""
+        kitchen, work, account = self._kitchen, self._work, self._account
+        book, now = kitchen.shelf.current, kitchen.clock()
+        if route.name not in book.table.by_name:
+            return ("route_gone",)
+        said = work.said
+        subject = said.subject_ref or said.actor_ref.partition(":")[2]
+        consent = kitchen.consents.state(said.tenant_ref, subject, said.purpose, now)
+        account.asked_again(book, ConsentRef(basis=work.consent.basis, state=consent.state, revision=consent.revision))
+        self._book = book
+        objection = _approval_objects(work, now)
         if objection is not None:
-            return objection
-        spent = self._account.cost_usd + self._account.at_risk_usd
-        if request.budget is not None and spent + estimate(route, request) > request.budget.max_cost_usd:
-            return "budget"
-        if route.placement is Placement.HOSTED and route.name not in self._work.waybills:
-            return "no_waybill"
-        return None
+            return (objection,)
+        case = opened.case._replace(facts=opened.case.facts._replace(consent=consent.state))
+        granted = opened.granted
+        if work.approval is not None:
+            granted = granted._replace(approved=True, overridden=work.approval.override)
+        spent = account.cost_usd + account.at_risk_usd
+        current = book.table.by_name[route.name]
+        found = still_allowed(case, current, opened.held, granted, book, spent=spent)
+        if not found and route.placement is Placement.HOSTED:
+            found = _contract_objects(work, current, book)
+        return found
 
     def _late(self) -> bool:
-        deadline = self._work.request.deadline_utc
+        deadline = self._work.deadline_utc
         return deadline is not None and deadline <= self._kitchen.clock()
 
     def _time_left(self, route: RouteConfig) -> float:
-        deadline = self._work.request.deadline_utc
+        deadline = self._work.deadline_utc
         if deadline is None:
             return route.timeout_s
         return max(0.001, min(route.timeout_s, (deadline - self._kitchen.clock()).total_seconds()))
 
 
-def assemble(request: RuntimeRequest) -> tuple[Message, ...]:
-    """Give what the model is told: the context's sources as one system turn, then the conversation."""
-    turns = tuple(Message(turn.role, turn.content) for turn in request.input.messages)
-    if not request.input.context:
-        return turns
-    sources = "\n\n".join(f"[{item.source_id}]\n{item.content}" for item in request.input.context)
-    return (Message("system", f"Use these sources:\n\n{sources}"), *turns)
+def _approval_objects(work: Work, now: datetime) -> str | None:
+    """Say why the approval that a request rests on does not hold, if it rests on one."""
+    approval = work.approval
+    if work.policy.required_approvals and approval is None:
+        return "no_approval"
+    if approval is None:
+        return None
+    if approval.payload_sha256 != work.payload_sha256:
+        return "approval_of_another_payload"
+    if approval.expires_at_utc is not None and approval.expires_at_utc <= now:
+        return "approval_expired"
+    return None
+
+
+def _contract_objects(work: Work, route: RouteConfig, book: Rulebook) -> tuple[str, ...]:
+    """Say why a route's contract does not cover a crossing as the route is now."""
+    contract = work.waybills.get(route.name)
+    if contract is None:
+        return ("no_waybill",)
+    endpoint = book.endpoints[route.endpoint]
+    there = (contract.destination.provider, contract.destination.region, contract.model_route, contract.encryption)
+    now = (endpoint.provider, route.region, f"{route.name}/{route.model}", endpoint.encryption)
+    if there != now or route.retention_days > contract.retention.destination_days:
+        return ("waybill_outdated",)
+    return ()
 
 
 def _told(error: BackendError) -> Failure:

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from labelled_texts import CLEAN, HOLDING, SAMPLES, measure, report
 
 from policy import detectors as module
-from policy.detectors import DetectionError, Detectors, Finding, effective
+from policy.detectors import DetectionError, Detectors, Finding, ScanResult, together
 from policy.folding import fold, offsets
 from policy.kinds import KINDS
-from policy.labels import DataClass, join
+from policy.names import KINDS as BY_MODEL
 
 DETECTORS = Detectors()
 FOREIGN = st.text(st.sampled_from("äß漢字電話🙂é\u200d\u0301ﬁ½Ⅷ—\u00a0\u2028中"), max_size=12)
@@ -71,9 +71,9 @@ def test_labelled_texts_are_told_apart():
 
 
 def test_every_kind_is_measured():
-    """The labelled set holds every kind of the table, and the report names each."""
-    assert {labelled.kind for labelled in HOLDING} == set(KINDS)
-    assert all(f"| {kind} |" in report(DETECTORS) for kind in KINDS)
+    """The labelled set holds every kind of the table but those of the names model, and the report names each."""
+    assert {labelled.kind for labelled in HOLDING} == set(KINDS) - BY_MODEL
+    assert all(f"| {kind} |" in report(DETECTORS) for kind in set(KINDS) - BY_MODEL)
 
 
 def test_ordinary_requests_raise_no_alarm():
@@ -84,10 +84,11 @@ def test_ordinary_requests_raise_no_alarm():
 
 
 @pytest.mark.parametrize("labelled", HOLDING, ids=lambda labelled: labelled.kind)
-def test_the_class_rises_whatever_the_spelling(labelled):
-    """A text that holds something gets the class that its kind implies, or a higher one."""
-    least = KINDS[labelled.kind].data_class
-    assert effective(DataClass.PUBLIC, DETECTORS.scan(labelled.text)) >= least
+def test_something_as_severe_is_found_whatever_the_spelling(labelled):
+    """A text that holds something has a finding that is at least as severe as its kind."""
+    assert (
+        max(KINDS[finding.kind].severity for finding in DETECTORS.scan(labelled.text)) >= KINDS[labelled.kind].severity
+    )
 
 
 @given(FRAGMENTS)
@@ -153,23 +154,22 @@ def test_overlaps_become_one_finding_of_the_gravest_kind():
     assert "pa55word@example.com" in text[finding.start : finding.end]
 
 
-@given(st.sampled_from(DataClass), st.lists(st.sampled_from(sorted(KINDS)), max_size=5))
-def test_the_effective_class_is_the_join(declared, kinds):
-    """The class that counts is the highest of the declared one and those of the findings."""
-    findings = [Finding(kind, 0, 1) for kind in kinds]
-    expected = declared
-    for finding in findings:
-        expected = join(expected, finding.data_class)
-    assert effective(declared, findings) is expected
-    assert declared <= expected
-
-
-def test_secrets_and_cards_are_restricted_and_the_rest_confidential():
-    """The table of kinds says what the documentation promises."""
+def test_secrets_and_cards_are_more_severe_than_the_rest():
+    """Where findings overlap, a secret or a card names them; every kind has a placeholder of its own."""
     for name, kind in KINDS.items():
-        restricted = kind.category == "secret" or name == "card"
-        assert kind.data_class is (DataClass.RESTRICTED if restricted else DataClass.CONFIDENTIAL)
+        assert kind.severity == (2 if kind.category == "secret" or name == "card" else 1)
     assert len({kind.placeholder for kind in KINDS.values()}) == len(KINDS)
+
+
+def test_findings_of_two_tiers_become_one_list():
+    """Names are laid over what was found before: sorted, apart, and nothing of either is lost."""
+    text = "Ana Lopez <ana.lopez@example.com> lives in Vigo"
+    names = [Finding("person", 0, 9), Finding("person", 11, 20), Finding("place", 43, 47)]
+    assert together(DETECTORS.scan(text), names) == (
+        Finding("person", 0, 9),
+        Finding("email", 11, 32),
+        Finding("place", 43, 47),
+    )
 
 
 class _ExhaustedSet:
@@ -186,12 +186,12 @@ def test_a_prefilter_without_an_answer_is_an_error_and_not_a_clean_text():
     with pytest.raises(DetectionError, match="highest class"):
         starved.scan("hello")
     result = starved.scan_closed("hello")
-    assert (result.failed, result.findings, result.data_class) == (True, (), DataClass.RESTRICTED)
+    assert (result.failed, result.findings) == (True, ())
 
 
 def test_little_memory_changes_no_answer():
     """With the least memory that compiles, the prefilter is slower and finds the same."""
-    starved = Detectors(max_memory=128 << 10)
+    starved = Detectors(max_memory=256 << 10)
     for labelled in HOLDING + CLEAN:
         assert starved.scan(labelled.text) == DETECTORS.scan(labelled.text)
 
@@ -203,17 +203,16 @@ def test_patterns_that_do_not_fit_stop_the_start():
 
 
 def test_closed_scans_say_what_open_scans_say():
-    """Where scanning works, the closed form gives the same findings and their class."""
+    """Where scanning works, the closed form gives the same findings."""
     result = DETECTORS.scan_closed("card 4242 4242 4242 4242")
     assert (result.failed, [finding.kind for finding in result.findings]) == (False, ["card"])
-    assert result.data_class is DataClass.RESTRICTED
-    assert DETECTORS.scan_closed("nothing here").data_class is DataClass.PUBLIC
+    assert DETECTORS.scan_closed("nothing here") == ScanResult((), failed=False)
 
 
 def test_any_failure_inside_is_closed(monkeypatch):
-    """Even a defect of the scanner itself counts as the highest class."""
+    """Even a defect of the scanner itself is a scan that failed, and no clean text."""
     monkeypatch.setattr(module, "fold", lambda _: 1 // 0)
-    assert DETECTORS.scan_closed("hello").data_class is DataClass.RESTRICTED
+    assert DETECTORS.scan_closed("hello").failed
 
 
 @pytest.mark.parametrize(

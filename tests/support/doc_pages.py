@@ -27,7 +27,7 @@ from policy.kinds import KINDS
 from queries import named
 from streams.request import RuntimeRequest
 from streams.response import Attempt, DeadLetter, Receipt, Response
-from streams.topics import ALL, DAY_MS
+from streams.topics import ALL
 from waybill.cli.program import app
 from waybill.dev_topics import TABLE
 from waybill.schemas import field_docs
@@ -140,11 +140,7 @@ def settings_table(model: type[BaseModel], start: str) -> str:
 
 def topics_table() -> str:
     """Give the topics as a table."""
-    rows = [
-        (f"`{topic.name}`", f"{topic.retention_ms // DAY_MS} days" + (", compacted" if topic.compacted else ""),
-         topic.about)
-        for topic in (*ALL, TABLE)
-    ]  # fmt: skip
+    rows = [(f"`{topic.name}`", topic.kept, topic.about) for topic in (*ALL, TABLE)]
     return table(("topic", "kept", "what is on it"), *rows)
 
 

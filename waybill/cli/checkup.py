@@ -22,8 +22,9 @@ from queries.database import Evidence
 from streams.brokers.probe import node_count
 from streams.kafka import check_topics, log_identity
 from streams.topics import EVIDENCE
-from waybill.assembly import backends, check_routes
+from waybill.assembly import backends
 from waybill.cli.traffic import tail
+from waybill.parts import check_rulebook
 from waybill.settings import Settings
 
 Check = Callable[[Settings], Awaitable[str]]
@@ -73,9 +74,13 @@ async def _run(name: str, check: Check, settings: Settings) -> Finding:
 
 
 async def configuration(settings: Settings) -> str:
-    """Settings and route table agree."""
-    table, endpoints = check_routes(settings)
-    return f"{len(table.routes)} routes in {settings.routes} lead to {', '.join(endpoints)}"
+    """Routes, labels, policies, retention rules and decision records agree."""
+    book = await asyncio.to_thread(check_rulebook, settings, datetime.now(UTC))
+    rules = len(book.engine.policies.rules)
+    return (
+        f"{len(book.table.routes)} routes in {settings.routes} and {rules} policies in {settings.policy_folder()}, "
+        f"rulebook {book.version}"
+    )
 
 
 async def broker(settings: Settings) -> str:

@@ -64,12 +64,12 @@ def dev(
     settings = load(home=home, kafka=kafka)
     own = None if "kafka" in settings.model_fields_set else broker
     # Files are read before anything is started: what is wrong in them is told at once.
-    from inference.routes import load as load_routes  # noqa: PLC0415 - `--help` needs none of it
-    from waybill.cli.lines import read  # noqa: PLC0415 - the same
+    from waybill.cli.lines import read  # noqa: PLC0415 - `--help` needs none of it
     from waybill.dev import Supervisor, Wanted  # noqa: PLC0415 - the same
+    from waybill.dev_parts import check_texts  # noqa: PLC0415 - the same
 
     listen()
-    load_routes(settings.routes)
+    check_texts(settings)
     lines = read(requests, datetime.now(UTC), lambda: str(uuid4())) if requests is not None else ()
     supervisor = Supervisor(Wanted(settings, own, local_model), lambda line: out.print(line, markup=False))
     return _run(supervisor, _whole(supervisor, lines, until_done=until_done))

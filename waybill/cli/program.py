@@ -18,7 +18,24 @@ from typing import Annotated, Any, Final
 import typer
 
 from evidence.errors import ConfigError, WaybillError
-from waybill.cli import ask, dev, doctor, receipt, send, standin, topics, trace, worker
+from waybill.cli import (
+    approvals,
+    ask,
+    consent,
+    contracts,
+    decisions,
+    dev,
+    doctor,
+    identity,
+    receipt,
+    retention,
+    reveal,
+    send,
+    standin,
+    topics,
+    trace,
+    worker,
+)
 
 FAILED: Final = 1
 USAGE: Final = 2
@@ -65,9 +82,16 @@ def _register(panel: str, *commands: Callable[..., Any]) -> None:
 
 _register("Run", dev.dev, worker.worker)
 app.command("stand-in", rich_help_panel="Run")(standin.stand_in)
-_register("Send and follow", send.send, receipt.receipt, trace.trace)
+_register("Send and follow", send.send, receipt.receipt, trace.trace, reveal.reveal)
 _register("Ask the evidence", ask.sql, ask.ask)
 _register("Look after it", doctor.doctor)
+_GOVERN: Final = "Govern it"
+app.add_typer(decisions.app, name="decisions", rich_help_panel=_GOVERN)
+app.add_typer(contracts.app, name="contracts", rich_help_panel=_GOVERN)
+app.add_typer(consent.app, name="consent", rich_help_panel=_GOVERN)
+app.add_typer(approvals.app, name="approvals", rich_help_panel=_GOVERN)
+app.add_typer(retention.app, name="retention", rich_help_panel=_GOVERN)
+app.add_typer(identity.app, name="identity", rich_help_panel=_GOVERN)
 app.add_typer(topics.app, name="topics", rich_help_panel="Look after it")
 
 

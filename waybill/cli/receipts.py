@@ -93,6 +93,18 @@ def _receipt(fields: Table, receipt: dict[str, Any]) -> None:
     fields.add_row("identity", receipt["identity"])
     fields.add_row("policy", f"{policy['decision']} by {policy['policyId']} {policy['policyVersion']}")
     fields.add_row("because", ", ".join(policy.get("reasons", ())))
+    consent = receipt.get("consent")
+    if consent:
+        fields.add_row("consent", f"{consent['basis']}, register says {consent['state']}")
+    redaction = receipt.get("redaction")
+    if redaction:
+        fields.add_row("taken out", f"{_plain(redaction['removed'])} ({_plain(redaction['applied'])})")
+    context = receipt.get("context")
+    if context:
+        fields.add_row("sources", f"went along {_plain(context['selected'])}; stayed {_plain(context['left'])}")
+    approval = receipt.get("approval")
+    if approval:
+        fields.add_row("approval", f"by {approval.get('approver', '-')} as {approval['authority']}")
     if served:
         where = f"{served['placement']}, {served['region']}"
         fields.add_row("answered by", f"{served['name']}: {served['model']} of {served['provider']} ({where})")
@@ -145,6 +157,6 @@ def _words(name: str) -> str:
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{_words(name)} {_plain(part)}" for name, part in value.items())
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return ", ".join(map(str, value)) or "none"
     return str(value)

@@ -14,6 +14,10 @@ def stand_in(
         Path | None, typer.Option(metavar="FILE", help="Rules: what to do with which request (config/standin.json).")
     ] = None,
     log: Annotated[Path | None, typer.Option(metavar="FILE", help="Append each call to this file.")] = None,
+    jwks: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Answer only calls with a token that one of these keys signed.")
+    ] = None,
+    audience: Annotated[str, typer.Option(metavar="NAME", help="For whom such a token must be.")] = "",
 ) -> int:
     """Run a stand-in for a hosted, OpenAI-compatible provider. No model runs, and everything it serves says so.
 
@@ -26,4 +30,6 @@ def stand_in(
         argv += ["--script", str(script)]
     if log is not None:
         argv += ["--log", str(log)]
+    if jwks is not None:
+        argv += ["--jwks", str(jwks), "--audience", audience]
     return main(argv)

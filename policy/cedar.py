@@ -1,0 +1,288 @@
+"""Policy texts in Cedar: read, checked whole against the schema, and parsed once.
+
+Three annotations say what a permit rests on; a permit without them is free:
+
+    @redact("personal, financial") @style("pseudonym")   holds only of data from which these have been taken out
+    @approval("privacy-office")                          holds only once somebody with this authority approved it
+    @escalate("data-protection-officer")                 holds only once somebody with this authority overrode the rest
+
+Every policy has an `@id`, which is its reason code. A forbid may carry `@approval` or `@escalate` too: it then has an
+`unless { context.approved }` (or `context.overridden`), and the annotation says whose approval that is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import cedarpy
+from cedarpy import pst
+
+from evidence.canonical import sha256_hex
+from evidence.errors import ConfigError
+from policy.files import read_text
+from policy.kinds import CATEGORIES
+from policy.questions import Style
+
+GUARDS: Final = Path(__file__).with_name("guards.cedar")
+"""The built-in policies."""
+
+_ID: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_AUTHORITY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_KNOWN: Final = ("id", "about", "redact", "style", "approval", "escalate")
+_QUOTED: Final = re.compile(r"""[`"']([^`"']{1,80})[`"']""")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file of policies."""
+
+    name: str
+    """What errors call it."""
+
+    text: str
+    """What it says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One policy, with what its annotations say."""
+
+    id: str
+    """Its reason code."""
+
+    where: str
+    """`file:line` of its beginning."""
+
+    permits: bool
+    """Whether it is a permit; else it is a forbid."""
+
+    redact: frozenset[str]
+    """Categories that must have been taken out for it to hold."""
+
+    style: Style
+    """How."""
+
+    approval: str | None
+    """Whose approval it rests on."""
+
+    escalate: str | None
+    """Whose override it rests on."""
+
+
+class PolicySet:
+    """All policies of a deployment, parsed once."""
+
+    def __init__(self, sources: Sequence[Source], schema: str) -> None:
+        """Read and check policies.
+
+        Raises:
+            ConfigError: a policy is not Cedar, names something that does not exist, or has a wrong annotation; all
+                faults that were found, a line each, with file and line.
+        """
+        chunks = [chunk for source in sources for chunk in _split(source)]
+        if not chunks:
+            raise ConfigError("there are no policies: everything would be denied")
+        text = "\n".join(chunk.text for chunk in chunks)
+        self.schema = cedarpy.Schema.from_str(schema)
+        faults = [*_annotation_faults(chunks), *_validate(text, self.schema, chunks)]
+        if faults:
+            raise ConfigError("\n  ".join(["policies that cannot be used:", *faults] if len(faults) > 1 else faults))
+        self.parsed = cedarpy.PolicySet.from_str(text)
+        self.rules = {f"policy{number}": _rule(chunk) for number, chunk in enumerate(chunks)}
+        self.digest = sha256_hex(text.encode())
+        self.reads = frozenset(name for chunk in chunks for name in _names_read(chunk.template))
+        self.names_actors = any(str(uid.type) == "Actor" for chunk in chunks for uid in pst.entity_uids(chunk.template))
+
+    def check_routes(self, routes: Collection[str]) -> None:
+        """Refuse a policy that names a route which does not exist.
+
+        Raises:
+            ConfigError: with file and line.
+        """
+        for rule, uid in self._uids():
+            if str(uid.type) == "Route" and uid.id not in routes:
+                raise ConfigError(
+                    f'{rule.where}: policy {rule.id}: Route::"{uid.id}" is none of the routes {", ".join(routes)}'
+                )
+
+    def _uids(self) -> Iterable[tuple[Rule, pst.EntityUid]]:
+        for key, template in self.parsed.to_pst().static_policies.items():
+            for uid in sorted(pst.entity_uids(template), key=str):
+                yield self.rules[key], uid
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """One policy's text."""
+
+    source: str
+    line: int
+    text: str
+    template: pst.Template
+
+    @property
+    def where(self) -> str:
+        return f"{self.source}:{self.line}"
+
+    def place_of(self, message: str) -> str:
+        """Give the line that a message of Cedar's speaks of: the first that holds a word which it quotes."""
+        lines = self.text.split("\n")
+        for word in reversed(_QUOTED.findall(message)):
+            literal = word.rpartition("::")[2].strip('"')
+            for number, line in enumerate(lines):
+                if (
+                    not re.fullmatch(r"policy\d+", word)
+                    and literal
+                    and re.search(rf"(?<!\w){re.escape(literal)}", line)
+                ):
+                    return f"{self.source}:{self.line + number}"
+        return self.where
+
+
+def read(folder: Path) -> tuple[Source, ...]:
+    """Read the built-in policies and all `*.cedar` files of a folder, in the order of their names.
+
+    Raises:
+        ConfigError: the folder or a file cannot be read, or there is none.
+    """
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.suffix == ".cedar")
+    except OSError as error:
+        raise ConfigError(f"cannot read the policies in {folder}: {error.strerror}") from error
+    if not paths:
+        raise ConfigError(f"{folder}: no *.cedar file is there, so that everything would be denied")
+    return (
+        Source("(built in)", read_text(GUARDS, "built-in policies")),
+        *(Source(str(path), read_text(path, "policies")) for path in paths),
+    )
+
+
+def _split(source: Source) -> Iterable[_Chunk]:
+    """Take a text apart into its policies, each with its line."""
+    for line, text in _statements(source.text):
+        try:
+            found = cedarpy.policies_to_pst(text)
+        except ValueError as error:
+            raise ConfigError(f"{source.name}:{line}: not a Cedar policy: {error}") from None
+        if found.templates or len(found.static_policies) != 1:
+            raise ConfigError(f"{source.name}:{line}: templates are not used here: write `principal` and `resource`")
+        (template,) = found.static_policies.values()
+        yield _Chunk(source.name, line, text, template)
+
+
+def _statements(text: str) -> Iterable[tuple[int, str]]:
+    """Give line and text of each statement: what ends with a `;` outside of strings and comments."""
+    begun: int | None = None
+    line = 1
+    position = 0
+    while position < len(text):
+        char = text[position]
+        if text.startswith("//", position):
+            end = text.find("\n", position)
+            position = len(text) if end < 0 else end
+            continue
+        if begun is None and not char.isspace():
+            begun, first = position, line
+        if char == '"':
+            end = position + 1
+            while end < len(text) and text[end] != '"':
+                end += 2 if text[end] == "\\" else 1
+            line += text.count("\n", position, end)
+            position = end
+        elif char == ";" and begun is not None:
+            yield first, text[begun : position + 1]
+            begun = None
+        elif char == "\n":
+            line += 1
+        position += 1
+    if begun is not None:
+        yield first, text[begun:]
+
+
+def _annotation_faults(chunks: Iterable[_Chunk]) -> Iterable[str]:
+    seen: dict[str, str] = {}
+    for chunk in chunks:
+        noted = chunk.template.annotations
+        identity = noted.get("id", "")
+        if not _ID.fullmatch(identity):
+            yield f'{chunk.where}: a policy needs an @id("..."), its reason code: lower case, digits, - and _'
+        elif identity in seen:
+            yield f"{chunk.where}: policy {identity} stands at {seen[identity]} already: give it another @id"
+        seen.setdefault(identity, chunk.where)
+        for fault in _faults(chunk):
+            yield f"{chunk.where}: policy {identity}: {fault}"
+
+
+def _faults(chunk: _Chunk) -> Iterable[str]:
+    noted, permits = chunk.template.annotations, chunk.template.effect == "permit"
+    for name in noted:
+        if name not in _KNOWN:
+            yield f"unknown annotation @{name}; those are @{', @'.join(_KNOWN)}"
+    for name in _categories(noted.get("redact", "")):
+        if name not in CATEGORIES:
+            yield f"@redact: {name or '(nothing)'} is nothing that detectors find; they find {', '.join(CATEGORIES)}"
+    if "redact" in noted and not permits:
+        yield "@redact belongs to a permit; a forbid says `unless { context.redacted.contains(...) }`"
+    if "style" in noted and (noted["style"] not in list(Style) or "redact" not in noted):
+        yield f"@style is one of {', '.join(Style)}, beside a @redact"
+    for name in ("approval", "escalate"):
+        if name in noted and not _AUTHORITY.fullmatch(noted[name]):
+            yield f"@{name} names the authority that is asked, in one word"
+    if {"approval", "escalate"} <= set(noted):
+        yield "@approval and @escalate exclude each other"
+
+
+def _categories(text: str) -> frozenset[str]:
+    return frozenset(name.strip() for name in text.split(",")) if text else frozenset()
+
+
+def _validate(text: str, schema: Any, chunks: Sequence[_Chunk]) -> Iterable[str]:
+    seen: set[str] = set()
+    for error in cedarpy.validate_policies(text, schema).errors:
+        number = error.policy_id.removeprefix("policy")
+        if not number.isdigit():
+            yield f"{chunks[0].source}: {error.error}"
+            continue
+        chunk = chunks[int(number)]
+        said = re.sub(r"for policy `policy\d+`, ", "", error.error)
+        told = f"{chunk.place_of(said)}: policy {chunk.template.annotations.get('id', '(no id)')}: {said}"
+        # A policy of several actions is checked for each of them, and one fault is told once.
+        alike = re.sub(r' for Action::"[^"]*"', "", told)
+        if alike not in seen:
+            seen.add(alike)
+            yield told
+
+
+def _rule(chunk: _Chunk) -> Rule:
+    noted = chunk.template.annotations
+    return Rule(
+        id=noted["id"],
+        where=chunk.where,
+        permits=chunk.template.effect == "permit",
+        redact=_categories(noted.get("redact", "")),
+        style=Style(noted.get("style", Style.MASK)),
+        approval=noted.get("approval"),
+        escalate=noted.get("escalate"),
+    )
+
+
+def _names_read(node: Any) -> Iterable[str]:
+    """Give what a policy reads, as `<variable>.<attribute>`; the bare variable where it is used as a whole."""
+    if isinstance(node, pst.GetAttr | pst.HasAttr) and isinstance(node.base, pst.Var):
+        names = (node.attr,) if isinstance(node, pst.GetAttr) else node.attrs[:1]
+        yield from (f"{node.base.name}.{name}" for name in names)
+    elif isinstance(node, pst.Var):
+        yield node.name
+    elif isinstance(node, tuple):
+        for item in node:
+            yield from _names_read(item)
+    elif isinstance(node, dict):
+        for item in node.values():
+            yield from _names_read(item)
+    elif is_dataclass(node):
+        for field in fields(node):
+            yield from _names_read(getattr(node, field.name))

@@ -1,0 +1,410 @@
+"""The vault's keys on disk: one master key, and a data key for each tenant, period and retention term.
+
+    <vault>/master.key                       32 random bytes, base64; or elsewhere, by setting
+    <vault>/keys/<tenant>/<period>-<bucket>.key   a data key, wrapped by the master key
+    <vault>/keys/<tenant>/<period>-<bucket>.gone  in its place, once it was destroyed: when and why
+    <vault>/generation                       changes whenever a key is destroyed
+    <vault>/lock                             held while a key is made or destroyed
+
+Destroying a key is how content ends, so what shares a key must end together: a bucket holds one minimum and one maximum
+of days, and a period closes, so that everything under a key has reached its maximum `max_days` after the period's end.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+import orjson
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from evidence.errors import ConfigError, PermanentError, UnavailableError
+from policy import vault_files
+from policy.vault_files import TEMPORARY, Files
+
+KEY_BYTES: Final = 32
+NONCE_BYTES: Final = 12
+DECEMBER: Final = 12
+_NAME: Final = re.compile(r"(\d{4}-\d{2}(?:-\d{2})?)-(transit-\d{1,5}|keep-\d{1,5}-\d{1,5})\.(key|gone)")
+_ID: Final = re.compile(r"([0-9a-f]{32})/(\d{4}-\d{2}(?:-\d{2})?)/(transit-\d{1,5}|keep-\d{1,5}-\d{1,5})")
+
+Period = Literal["day", "month"]
+
+
+class VaultError(PermanentError):
+    """What is sealed cannot be opened: it was changed, is of another tenant or request, or the vault is damaged."""
+
+
+class KeyDestroyed(VaultError):  # noqa: N818 - named as the condition that people search for
+    """Retention destroyed the key: what it sealed is gone for good, and no retry brings it back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A retention term: what is sealed under one of these has the same bounds."""
+
+    use: Literal["transit", "keep"]
+    """`transit`: inside records that are on their way; `keep`: in the vault's own store."""
+    min_days: int
+    """Days for which it must be kept."""
+    max_days: int
+    """Days after which it must be gone."""
+    period: Period = "month"
+    """How long one key is used for sealing: a UTC day or a UTC month."""
+
+    @property
+    def name(self) -> str:
+        """The bucket's part of a key's id."""
+        return f"transit-{self.max_days}" if self.use == "transit" else f"keep-{self.min_days}-{self.max_days}"
+
+
+TRANSIT: Final = Bucket("transit", 0, 7, "day")
+"""What records on the work topics are sealed under: a key for each tenant and day, destroyed seven days later."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyId:
+    """Which data key."""
+
+    tenant_hash: str
+    """SHA-256 of the tenant, 32 hex digits: a tenant's name need not be a file's name."""
+    period: str
+    """`YYYY-MM` or `YYYY-MM-DD`."""
+    bucket: str
+    """The retention term's name."""
+
+    @classmethod
+    def of(cls, tenant: str, bucket: Bucket, now: datetime) -> Self:
+        """Give the key under which something is sealed now."""
+        form = "%Y-%m-%d" if bucket.period == "day" else "%Y-%m"
+        return cls(tenant_hash(tenant), now.astimezone(UTC).strftime(form), bucket.name)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a key id.
+
+        Raises:
+            VaultError: it is none.
+        """
+        match = _ID.fullmatch(text)
+        if match is None:
+            raise VaultError("not a sealed text of this vault: its key id has another form")
+        key = cls(*match.groups())
+        try:
+            key.span()
+        except ValueError:
+            raise VaultError(f"not a sealed text of this vault: {key.period} is no period") from None
+        return key
+
+    def __str__(self) -> str:
+        return f"{self.tenant_hash}/{self.period}/{self.bucket}"
+
+    def span(self) -> tuple[datetime, datetime]:
+        """Give the moments from which and up to which the key seals."""
+        year, month, *day = map(int, self.period.split("-"))
+        if day:
+            start = datetime(year, month, day[0], tzinfo=UTC)
+            return start, start + timedelta(days=1)
+        start = datetime(year, month, 1, tzinfo=UTC)
+        over = month == DECEMBER
+        return start, datetime(year + over, 1 if over else month + 1, 1, tzinfo=UTC)
+
+    @property
+    def due(self) -> datetime:
+        """When everything that was sealed under it has reached its maximum: the earliest moment of its destruction."""
+        return self.span()[1] + timedelta(days=int(self.bucket.rpartition("-")[2]))
+
+
+@dataclass(frozen=True, slots=True)
+class KeyInfo:
+    """A data key that is there."""
+
+    key: KeyId
+    """Which one."""
+    tenant: str
+    """Whose."""
+
+
+@lru_cache(maxsize=65_536)
+def tenant_hash(tenant: str) -> str:
+    """Give the part of a key's id that stands for a tenant."""
+    return hashlib.sha256(b"waybill vault tenant\0" + tenant.encode()).hexdigest()[:32]
+
+
+class KeyRing:
+    """Makes, reads and destroys the keys of one vault folder; several processes may do so at once.
+
+    Every method goes to the disk: `policy.vault.Vault` keeps what is in use.
+    """
+
+    def __init__(self, folder: Path, key_file: Path | None = None, files: Files | None = None) -> None:
+        """Touch nothing yet.
+
+        Args:
+            folder: the vault's folder; made when the first key is.
+            key_file: where the master key is; `<folder>/master.key`, made on first use, if None.
+            files: the file system, for tests that fail its steps.
+        """
+        self.folder = folder
+        self._key_file = key_file
+        self._files = files or Files()
+        self._wrapping: AESGCM | None = None
+        self._hashing = b""
+
+    def prepare(self) -> None:
+        """Read the master key, or make it.
+
+        Raises:
+            ConfigError: the master key is missing, malformed, or readable by others than its owner.
+            UnavailableError: the disk does not let us.
+        """
+        self._master()
+
+    def generation(self) -> bytes:
+        """Give what changes whenever a key is destroyed; empty as long as none was.
+
+        Raises:
+            UnavailableError: the disk does not let us.
+        """
+        with _disk("read", self.folder / "generation"):
+            try:
+                return (self.folder / "generation").read_bytes()
+            except FileNotFoundError:
+                return b""
+
+    def hash_key(self, tenant: str) -> bytes:
+        """Give the key for keyed hashes of a tenant's data, 32 bytes: the same as long as the master key is.
+
+        Raises:
+            ConfigError: as `prepare`.
+            UnavailableError: the disk does not let us.
+        """
+        self._master()
+        return hmac.digest(self._hashing, tenant.encode(), "sha256")
+
+    def make(self, tenant: str, key: KeyId) -> bytes:
+        """Give a data key for sealing; made if it is not there, and the same for every process that asks.
+
+        Raises:
+            KeyDestroyed: it was there, and retention destroyed it.
+            VaultError: it is there and damaged, or under another master key.
+            ConfigError: as `prepare`.
+            UnavailableError: the disk does not let us; no half-written key is left.
+        """
+        path = self._path(key)
+        wrapping = self._master()
+        with _disk("make", path), self._held():
+            if not path.exists():
+                self._refuse_destroyed(key)
+                vault_files.make_folder(self._files, path.parent)
+                self._sweep(path.parent)
+                vault_files.create(self._files, path, _wrapped(wrapping, tenant, key))
+        return self.read(key)[1]
+
+    def read(self, key: KeyId) -> tuple[str, bytes]:
+        """Give a data key and its tenant.
+
+        Raises:
+            KeyDestroyed: retention destroyed it.
+            VaultError: it is not there, damaged, or under another master key.
+            ConfigError: as `prepare`.
+            UnavailableError: the disk does not let us.
+        """
+        path = self._path(key)
+        with _disk("read", path):
+            self._refuse_destroyed(key)
+            try:
+                data = path.read_bytes()
+            except FileNotFoundError:
+                self._refuse_destroyed(key)
+                raise VaultError(
+                    f"there is no data key {key} in {self.folder}: it was sealed in another vault, or files were lost"
+                ) from None
+        content = _fields(data, path)
+        tenant = str(content["tenant"])
+        if tenant_hash(tenant) != key.tenant_hash:
+            raise VaultError(f"the key file {path} is of another tenant: restore the file that belongs there")
+        try:
+            blob = base64.b64decode(str(content["wrapped"]), validate=True)
+            plain = self._master().decrypt(blob[:NONCE_BYTES], blob[NONCE_BYTES:], _bound(tenant, key))
+        except (InvalidTag, ValueError):
+            raise VaultError(
+                f"the key file {path} is damaged, or was made under another master key: restore the file or the master "
+                "key that it was made with"
+            ) from None
+        return tenant, plain
+
+    def keys(self) -> tuple[KeyInfo, ...]:
+        """Give the data keys whose files are there, sorted by id; also one that a backup brought back.
+
+        Raises:
+            VaultError: there is a file that is not of the vault, or a damaged one.
+            UnavailableError: the disk does not let us.
+        """
+        found = []
+        for key, path, kind in self._entries():
+            if kind == "key":
+                with _disk("read", path):
+                    data = path.read_bytes()
+                found.append(KeyInfo(key, str(_fields(data, path)["tenant"])))
+        return tuple(found)
+
+    def destroyed(self, key: KeyId) -> Mapping[str, Any] | None:
+        """Give when and why a key was destroyed; None where it was not."""
+        try:
+            data = self._path(key).with_suffix(".gone").read_bytes()
+        except FileNotFoundError:
+            return None
+        try:
+            content = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            content = None
+        return content if isinstance(content, dict) else {}
+
+    def destroy(self, key: KeyId, *, now: datetime, reason: str) -> None:
+        """Destroy a data key; what it sealed can never be read again. Doing it twice is the same as once.
+
+        The note that takes its place is durable first: from then on no process reads the key, whatever happens next.
+        A process that holds it in memory forgets it when it next looks at the generation.
+
+        Raises:
+            UnavailableError: the disk does not let us; do it again.
+        """
+        path = self._path(key)
+        with _disk("destroy", path), self._held():
+            gone = path.with_suffix(".gone")
+            if not gone.exists():
+                vault_files.make_folder(self._files, path.parent)
+                note = {"destroyed": now.astimezone(UTC).isoformat(), "reason": reason}
+                vault_files.create(self._files, gone, orjson.dumps(note) + b"\n")
+            elif not path.exists():
+                return
+            vault_files.replace(self._files, self.folder / "generation", secrets.token_hex(16).encode())
+            if path.exists():
+                self._files.overwrite(path)
+                self._files.remove(path)
+            for folder in (path.parent, self.folder):
+                self._sweep(folder)
+            self._files.sync(path.parent)
+
+    def _entries(self) -> Iterator[tuple[KeyId, Path, str]]:
+        root = self.folder / "keys"
+        with _disk("list", root):
+            for tenant in sorted(root.iterdir()) if root.is_dir() else ():
+                for path in sorted(tenant.iterdir()) if tenant.is_dir() else (tenant,):
+                    match = _NAME.fullmatch(path.name)
+                    if path.parent == tenant and match and re.fullmatch("[0-9a-f]{32}", tenant.name):
+                        yield KeyId(tenant.name, match[1], match[2]), path, match[3]
+                    elif not path.name.startswith(TEMPORARY):
+                        raise VaultError(f"{path} is no key file of the vault: move it out of the folder")
+
+    def _path(self, key: KeyId) -> Path:
+        return self.folder / "keys" / key.tenant_hash / f"{key.period}-{key.bucket}.key"
+
+    def _refuse_destroyed(self, key: KeyId) -> None:
+        note = self.destroyed(key)
+        if note is not None:
+            raise KeyDestroyed(
+                f"the data key {key} was destroyed by retention ({note.get('destroyed', 'at an unknown time')}): "
+                "what it sealed is gone for good"
+            )
+
+    def _sweep(self, folder: Path) -> None:
+        """Remove what a killed writer left; the lock is held, so nobody is writing it."""
+        for path in folder.glob(f"{TEMPORARY}*"):
+            self._files.remove(path)
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        vault_files.make_folder(self._files, self.folder)
+        with vault_files.locked(self.folder / "lock"):
+            yield
+
+    def _master(self) -> AESGCM:
+        if self._wrapping is None:
+            path = self._key_file or self.folder / "master.key"
+            with _disk("read", path):
+                if self._key_file is None and not path.exists():
+                    self._make_master(path)
+                master = _master_key(path)
+                # A key of its own for hashes, so that the master key does nothing but wrap.
+                self._hashing = hmac.digest(master, b"waybill vault hash keys 1", "sha256")
+                self._wrapping = AESGCM(master)
+        return self._wrapping
+
+    def _make_master(self, path: Path) -> None:
+        with self._held():
+            if path.exists():  # another process was faster
+                return
+            self._sweep(self.folder)
+            root = self.folder / "keys"
+            if any(root.glob("*/*.key")):
+                raise ConfigError(
+                    f"{path} is gone, but there are keys that it wraps in {root}: restore it from its backup"
+                )
+            vault_files.create(self._files, path, base64.b64encode(secrets.token_bytes(KEY_BYTES)) + b"\n")
+
+
+def _master_key(path: Path) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"there is no master key {path}: mount it, or make one with `head -c 32 /dev/urandom | base64 > FILE` and "
+            "`chmod 600 FILE`"
+        ) from None
+    with os.fdopen(descriptor, "rb") as file:
+        mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+        if mode & 0o077:
+            raise ConfigError(f"others may read the master key {path} (mode {mode:04o}): run `chmod 600 {path}`")
+        text = file.read(4096)
+    try:
+        key = base64.b64decode(text.strip(), validate=True)
+    except binascii.Error:
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise ConfigError(f"the master key {path} is not 32 bytes in base64: restore it from its backup")
+    return key
+
+
+def _wrapped(wrapping: AESGCM, tenant: str, key: KeyId) -> bytes:
+    nonce = secrets.token_bytes(NONCE_BYTES)
+    wrapped = nonce + wrapping.encrypt(nonce, secrets.token_bytes(KEY_BYTES), _bound(tenant, key))
+    content = {"version": 1, "tenant": tenant, "key": str(key), "wrapped": base64.b64encode(wrapped).decode()}
+    return orjson.dumps(content) + b"\n"
+
+
+def _bound(tenant: str, key: KeyId) -> bytes:
+    return f"waybill vault key 1\0{key}\0{tenant}".encode()
+
+
+def _fields(data: bytes, path: Path) -> dict[str, Any]:
+    try:
+        content = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        content = None
+    if not isinstance(content, dict) or content.get("version") != 1 or not {"tenant", "wrapped"} <= content.keys():
+        raise VaultError(f"the key file {path} is damaged ({len(data)} bytes): restore it from its backup")
+    return content
+
+
+@contextmanager
+def _disk(verb: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UnavailableError(f"the vault could not {verb} {path}: {error.strerror}") from error

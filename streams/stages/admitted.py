@@ -1,0 +1,386 @@
+"""The way of one request that could be read: decided, redacted, sealed, and handed on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, Protocol
+
+import orjson
+
+from evidence.canonical import sha256_hex
+from evidence.records import (
+    ConsentRef,
+    ContextUse,
+    EventType,
+    Failure,
+    Outcome,
+    Placement,
+    Position,
+    Redaction,
+    Stage,
+)
+from inference.routes import risk_of
+from inference.rulebook import Rulebook
+from policy.identity import Principal
+from policy.questions import Facts
+from policy.vault_keys import Bucket
+from policy.view import ALWAYS, Redactor
+from streams import envelope
+from streams.processors.cases import Case, Wish
+from streams.processors.classification import Classified
+from streams.processors.routing import Decision, decide, decision_id, policy_ref, redactions, waybills
+from streams.request import RuntimeRequest
+from streams.response import Asked, Receipt, Response
+from streams.scribe import Scribe
+from streams.stages.parking import APPROVAL_S, park
+from streams.story import Story, span_id, trace_of, traceparent
+from streams.topics import RESPONSES, WORK_HOSTED, WORK_LOCAL, Topic
+from streams.transactions import Outgoing
+from streams.work import Said, Work
+
+_GONE: Final = "[REMOVED]"
+"""Stands for a text of which nothing is left."""
+
+
+class Sealer(Protocol):
+    """Encrypts what goes on."""
+
+    def seal(self, tenant: str, plaintext: bytes, *, now: datetime, bound_to: bytes, bucket: Bucket) -> str:
+        """Give the text under the tenant's key of this period and term."""
+        ...
+
+    def hash_key(self, tenant: str) -> bytes:
+        """Give the key for keyed hashes of a tenant's data."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """What follows from one record."""
+
+    records: tuple[Outgoing, ...]
+    """To be written, in one transaction with the position."""
+
+    result: str
+    """`admitted`, `parked`, `denied` or `rejected`."""
+
+    reason: str = ""
+    """The rejection's code."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is left of a request once it has been redacted."""
+
+    request: bytes
+    """The request, as JSON."""
+
+    originals: dict[str, str]
+    """What its pseudonyms stand for."""
+
+    redaction: Redaction | None
+    """What was taken out; None where nothing was."""
+
+    context: ContextUse | None
+    """Which sources went along; None where there were none."""
+
+
+def case_of(
+    request: RuntimeRequest, principal: Principal, classified: Classified, consent: str, roles: frozenset[str]
+) -> Case:
+    """Give all that a decision on a request rests on."""
+    policy = request.model_policy
+    parts = request.parts()
+    return Case(
+        facts=Facts(
+            actor=principal.actor_id,
+            kind=principal.actor_kind,
+            tenant=principal.tenant,
+            roles=roles,
+            identity=principal.method,
+            action="model-call",
+            purpose=request.purpose,
+            task=request.task_type,
+            risk=int(risk_of(request.risk_level)),
+            basis=request.consent.basis if request.consent else "none",
+            consent=consent,
+        ),
+        wish=Wish(
+            placement=policy.placement,
+            regions=policy.regions,
+            max_tokens=policy.max_tokens,
+            budget=request.budget.max_cost_usd if request.budget else None,
+            size=sum(len(part) if part.isascii() else len(part.encode()) for part in parts),
+            turns=len(request.input.messages) + len(request.input.context) + 1,
+        ),
+        held=classified.held,
+        items=classified.items,
+    )
+
+
+def said_of(request: RuntimeRequest, identity: str) -> Said:
+    """Give what every event of a request says of it."""
+    actor = request.actor
+    return Said.model_construct(
+        request_id=request.request_id,
+        correlation_id=request.correlation_id,
+        identity=identity,
+        actor_ref=f"{actor.kind}:{actor.id}",
+        tenant_ref=request.tenant.id,
+        session_ref=request.session,
+        subject_ref=request.subject if request.subject != actor.id else None,
+        task_type=request.task_type,
+        purpose=request.purpose,
+    )
+
+
+def redact(value: bytes, request: RuntimeRequest, classified: Classified, decision: Decision, key: bytes) -> View:
+    """Make the one view of a request that everybody after admission gets.
+
+    Args:
+        value: the request as it came.
+        request: the same, read.
+        classified: what was found in it, and where.
+        decision: what is to be taken out, and which sources stay.
+        key: for keyed hashes.
+    """
+    selection = decision.selection
+    found = any(classified.findings)
+    left = dict(selection.left) if selection else {}
+    if not found and not request.input.context:
+        return View(value, {}, None, None)
+    redactor = Redactor(dict(decision.verdict.styles) if decision.verdict else {}, key)
+    turns = len(request.input.messages)
+    texts = [
+        redactor.take_out(part, findings) for part, findings in zip(request.parts(), classified.findings, strict=True)
+    ]
+    sources = [
+        (texts[turns + 2 * place][:128], texts[turns + 2 * place + 1]) for place in range(len(request.input.context))
+    ]
+    context = None
+    if sources:
+        context = ContextUse(
+            selected=tuple(source for place, (source, _) in enumerate(sources) if place not in left),
+            left=tuple(f"{sources[place][0]}:{reason}" for place, reason in left.items()),
+        )
+    if not redactor.removed and not left:
+        return View(value, {}, None, context)
+    content = orjson.loads(value)
+    for turn, text in zip(content["input"]["messages"], texts, strict=False):
+        turn["content"] = text or _GONE
+    if sources:
+        content["input"]["context"] = [
+            {**item, "sourceId": source or _GONE, "content": text or _GONE}
+            for place, (item, (source, text)) in enumerate(zip(content["input"]["context"], sources, strict=True))
+            if place not in left
+        ]
+    return View(orjson.dumps(content), redactor.originals, _redaction(redactor, decision), context)
+
+
+def _redaction(redactor: Redactor, decision: Decision) -> Redaction | None:
+    if not redactor.removed:
+        return None
+    wanted = set(redactions(decision.verdict)) if decision.verdict else set()
+    always = {f"{category}:{style}" for category, style in ALWAYS.items()}
+    return Redaction(
+        applied=tuple(sorted(wanted | always)),
+        removed=tuple(f"{kind}:{count}" for kind, count in sorted(redactor.removed.items())),
+    )
+
+
+def packed(view: View) -> bytes:
+    """Give what is sealed: the request, and what its pseudonyms stand for."""
+    if not view.originals:
+        return b'{"request":' + view.request + b"}"
+    return b'{"originals":' + orjson.dumps(view.originals) + b',"request":' + view.request + b"}"
+
+
+class Admission:
+    """The way of one request that could be read."""
+
+    def __init__(
+        self,
+        *,
+        intake: str,
+        position: Position,
+        value: bytes,
+        head: envelope.Envelope,
+        request: RuntimeRequest,
+        principal: Principal,
+        classified: Classified,
+        consent_state: str,
+        consent_revision: str | None,
+        book: Rulebook,
+        vault: Sealer,
+        site: str,
+        name: Callable[[Topic], str],
+        now: datetime,
+    ) -> None:
+        self.intake, self.position, self.value, self.request = intake, position, value, request
+        self.classified, self.book, self.vault, self.now = classified, book, vault, now
+        self.consent = ConsentRef.model_construct(
+            basis=request.consent.basis if request.consent else "none", state=consent_state, revision=consent_revision
+        )
+        self.case = case_of(request, principal, classified, consent_state, principal.roles)
+        self.said = said_of(request, principal.method)
+        self.trace_id, self.app_span = trace_of(head.traceparent, intake)
+        self.tracestate = head.tracestate
+        self.root = span_id(intake, "request")
+        span = span_id(intake, "admission")
+        story = Story(
+            stage=Stage.ADMISSION,
+            intake=intake,
+            sequence=0,
+            span=span,
+            parent_span_id=self.root,
+            trace_id=self.trace_id,
+            site=site,
+            **self.said.fields(),
+        )
+        hop = envelope.Hop(
+            source=f"/waybill/{site}/admission",
+            subject=request.request_id,
+            traceparent=traceparent(self.trace_id, span),
+            tracestate=head.tracestate,
+        )
+        self.scribe = Scribe(story, hop, name=name, key=request.request_id)
+
+    def run(self) -> Admitted:
+        """Give what follows."""
+        request, scribe, classification = self.request, self.scribe, self.classified.classification
+        scribe.say(
+            EventType.REQUEST_ADMITTED,
+            self.now,
+            span_id=self.root,
+            parent_span_id=self.app_span,
+            deadline_utc=request.deadline_utc,
+            input_sha256=sha256_hex(self.value),
+            input_bytes=len(self.value),
+            source=self.position,
+        )
+        scribe.say(EventType.DATA_CLASSIFIED, self.now, classification=classification)
+        decision = decide(self.case, self.book)
+        policy = policy_ref(decision, self.case, self.book, identity=decision_id(self.intake, "admission"))
+        scribe.say(
+            EventType.POLICY_DECIDED, self.now, classification=classification, policy=policy, consent=self.consent
+        )
+        if not decision.routes:
+            return self._deny(policy)
+        view = redact(self.value, request, self.classified, decision, self.vault.hash_key(request.tenant.id))
+        if view.context is not None:
+            scribe.say(EventType.CONTEXT_SELECTED, self.now, context=view.context)
+        if view.redaction is not None:
+            scribe.say(EventType.DATA_REDACTED, self.now, redaction=view.redaction)
+        return self._hand_on(decision, policy, view)
+
+    def _hand_on(self, decision: Decision, policy: Any, view: View) -> Admitted:
+        request, scribe, book = self.request, self.scribe, self.book
+        chosen = decision.routes[0]
+        taken_out = (
+            view.redaction.applied if view.redaction else redactions(decision.verdict) if decision.verdict else ()
+        )
+        contracts = waybills(self.intake, self.case, decision, _consent(request), taken_out, book)
+        contract = contracts.get(chosen.name)
+        if not decision.waits:
+            scribe.say(
+                EventType.ROUTE_SELECTED,
+                self.now,
+                classification=self.classified.classification,
+                route=chosen.ref(book.endpoints[chosen.endpoint].provider),
+                fallbacks=tuple(route.name for route in decision.routes[1:]),
+                waybill_hash=contract.digest() if contract else None,
+            )
+        plaintext = packed(view)
+        work = Work.model_construct(
+            work_version="1.1",
+            intake_id=self.intake,
+            scope=request.scope(),
+            fingerprint=request.fingerprint(),
+            said=self.said,
+            deadline_utc=request.deadline_utc,
+            trace_id=self.trace_id,
+            parent_span_id=self.root,
+            root_span_id=self.app_span,
+            trace_state=self.tracestate,
+            admitted_at_utc=self.now,
+            next_sequence=scribe.story.sequence,
+            sealed=self.vault.seal(
+                request.tenant.id, plaintext, now=self.now, bound_to=self.intake.encode(), bucket=book.retention.transit
+            ),
+            payload_sha256=sha256_hex(plaintext),
+            classification=self.classified.classification,
+            consent=self.consent,
+            policy=policy,
+            routes=tuple(route.name for route in decision.routes),
+            sources=decision.selection.items if decision.selection else (),
+            context=view.context,
+            redaction=view.redaction,
+            approval=None,
+            waybills=contracts,
+            source=self.position,
+        )
+        topic = WORK_HOSTED if chosen.placement is Placement.HOSTED else WORK_LOCAL
+        if decision.waits:
+            return self._park(work, topic, decision)
+        scribe.write(topic, work.to_json(), envelope.WORK_TYPE, self.intake, self.now, key=work.scope)
+        return Admitted(tuple(scribe.take()), "admitted")
+
+    def _park(self, work: Work, topic: Topic, decision: Decision) -> Admitted:
+        """Ask a person: the work waits on `ai.approvals` until somebody says something, or time runs out."""
+        until = self.now + timedelta(seconds=APPROVAL_S)
+        deadline = self.request.deadline_utc
+        expires = until if deadline is None else min(until, deadline)
+        park(self.scribe, work, topic, decision, self.receipt(work.policy), now=self.now, expires=expires)
+        return Admitted(tuple(self.scribe.take()), "parked")
+
+    def _deny(self, policy: Any) -> Admitted:
+        told = "policy allows no route: " + ", ".join(policy.reasons[1:])
+        failure = Failure(code="denied", message=told[:2000])
+        classification = self.classified.classification
+        ended = self.scribe.say(
+            EventType.REQUEST_ENDED,
+            self.now,
+            span_id=self.root,
+            parent_span_id=self.app_span,
+            outcome=Outcome.DENIED,
+            failure=failure,
+            classification=classification,
+        )
+        response = Response(
+            request_id=self.request.request_id,
+            correlation_id=self.request.correlation_id,
+            outcome=Outcome.DENIED,
+            ended_at_utc=self.now,
+            failure=failure,
+            receipt=self.receipt(policy),
+        )
+        self.scribe.write(RESPONSES, response.to_json(), envelope.RESPONSE_TYPE, f"{ended}/response", self.now)
+        return Admitted(tuple(self.scribe.take()), "denied")
+
+    def receipt(self, policy: Any) -> Receipt:
+        """Give the receipt of a request that nothing has served."""
+        return Receipt(
+            intake_id=self.intake,
+            trace_id=self.trace_id,
+            asked=asked(self.said, self.case.wish),
+            identity=self.said.identity,
+            classification=self.classified.classification,
+            policy=policy,
+            consent=self.consent,
+            left_the_site=False,
+        )
+
+
+def asked(said: Said, wish: Wish) -> Asked:
+    """Give a receipt's summary of what was asked for."""
+    return Asked(task_type=said.task_type, purpose=said.purpose, placement=wish.placement, regions=wish.regions)
+
+
+def _consent(request: RuntimeRequest) -> str:
+    """Give the consent field of a waybill; a request without a basis crosses nothing, and has none."""
+    if request.consent is None:
+        return "none"
+    basis, reference = request.consent.basis, request.consent.reference
+    return f"{basis}:{reference}" if reference else basis
