@@ -111,7 +111,9 @@ class Engine:
         found = self._memory.get(key)
         if found is None:
             reason = self._grant_objects(held, route, granted)
-            answer = Answer(allowed=False, rules=()) if reason else self._ask(facts, held, route, granted)
+            # What was taken out for another route need not have been offered for one on this side.
+            done = route.placement == "local"
+            answer = Answer(allowed=False, rules=()) if reason else self._ask(facts, held, route, granted, done=done)
             outcome = Outcome.ALLOW if answer.allowed else Outcome.DENY
             if answer.allowed and granted.redacted:
                 outcome = Outcome.TRANSFORM
@@ -177,7 +179,7 @@ class Engine:
             return "residency"
         return None
 
-    def _ask(self, facts: Facts, held: Held, route: RouteFacts, granted: Granted) -> Answer:
+    def _ask(self, facts: Facts, held: Held, route: RouteFacts, granted: Granted, *, done: bool = False) -> Answer:
         label = self.residual(held, granted.redacted)
         # Outside, what a class may do, every lower one may do too; the class itself is asked first.
         lower = self.labels.up_to(label.cls)[:-1] if route.placement == "hosted" else ()
@@ -189,13 +191,13 @@ class Engine:
         entities = orjson.dumps(vocabulary.entities(facts, route)).decode()
         schema = self.policies.schema
         results = cedarpy.is_authorized_batch(questions, self.policies.parsed, entities, schema)
-        answers = [self._answer(result, granted) for result in results]
+        answers = [self._answer(result, granted, done=done) for result in results]
         for answer in answers:
             if not answer.allowed:
                 return answer
         return answers[0]
 
-    def _answer(self, result: cedarpy.AuthzResult, granted: Granted) -> Answer:
+    def _answer(self, result: cedarpy.AuthzResult, granted: Granted, *, done: bool) -> Answer:
         """Count only the permits whose conditions have been granted; what Cedar cannot evaluate is no permit."""
         diagnostics = result.diagnostics
         if diagnostics.errors:
@@ -205,7 +207,7 @@ class Engine:
             return Answer(allowed=False, rules=tuple(rule for rule in rules if not rule.permits))
         holding = tuple(rule for rule in rules if _holds(rule, granted))
         # Taking something out is a way only where a permit says so; beside it, others may hold as well.
-        offered = not granted.redacted or any(rule.redact == granted.redacted for rule in holding)
+        offered = done or not granted.redacted or any(rule.redact == granted.redacted for rule in holding)
         return Answer(bool(holding) and offered, holding if offered else ())
 
 

@@ -242,6 +242,18 @@ def parse(document: Document) -> Labels:
     """
     config = document.parse(LabelsConfig, "list of labels")
     _check_classes(config, document)
+    _check_categories(config, document)
+    _check_kinds(config, document)
+    for field in ("purposes", "task_types"):
+        _each_once(getattr(config, field) or (), document, field)
+    if config.purposes is not None:
+        for number, name in enumerate(config.names.purposes):
+            if name != "*" and name not in config.purposes:
+                raise document.error(("names", "purposes", number), f"{name} is none of the purposes")
+    return Labels(config)
+
+
+def _check_categories(config: LabelsConfig, document: Document) -> None:
     classes = [item.name for item in config.classes]
     for name, category in config.categories.items():
         if category.implies not in classes:
@@ -253,6 +265,10 @@ def parse(document: Document) -> Labels:
     for name in CATEGORIES:
         if name not in config.categories:
             raise document.error(("categories",), f"{name} is missing: detectors find it, and nothing says what it is")
+
+
+def _check_kinds(config: LabelsConfig, document: Document) -> None:
+    classes = [item.name for item in config.classes]
     for kind, cls in config.kinds.items():
         if kind not in KINDS:
             raise document.error(("kinds", kind), f"no detector finds it; they find {', '.join(KINDS)}")
@@ -261,13 +277,6 @@ def parse(document: Document) -> Labels:
         least = config.categories[KINDS[kind].category].implies
         if classes.index(cls) < classes.index(least):
             raise document.error(("kinds", kind), f"{cls} is lower than {least}, which its category implies")
-    for field in ("purposes", "task_types"):
-        _each_once(getattr(config, field) or (), document, field)
-    if config.purposes is not None:
-        for number, name in enumerate(config.names.purposes):
-            if name != "*" and name not in config.purposes:
-                raise document.error(("names", "purposes", number), f"{name} is none of the purposes")
-    return Labels(config)
 
 
 def _check_classes(config: LabelsConfig, document: Document) -> None:

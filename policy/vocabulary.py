@@ -17,6 +17,16 @@ from policy.questions import BASES, CONSENT_STATES, CROSSINGS, IDENTITIES, Facts
 _OPEN: Final = "entity {name};"
 _CLOSED: Final = "entity {name} enum [{words}];"
 
+_ROUTE: Final = (
+    "entity Route { name: String, placement: String, provider: Provider, region: Region, model: String, "
+    "retentionDays: Long, encryption: Encryption };"
+)
+_FACTS: Final = (
+    "type Facts = { class: Class, findings: Set<Kind>, categories: Set<Category>, regulations: Set<Regulation>, "
+    "purpose: Purpose, task: Task, risk: Long, basis: Basis, consent: Consent, redacted: Set<Category>, "
+    "approved: Bool, overridden: Bool };"
+)
+
 PRINCIPAL: Final = ("id", "tenant", "kind", "roles", "identity")
 """What policies can read of `principal`, an `Actor`."""
 
@@ -49,11 +59,8 @@ def schema(labels: Labels, routes: Iterable[RouteFacts]) -> str:
         _entity("ActorKind", ("user", "service")),
         _entity("Encryption", ("tls", "loopback", "none")),
         "entity Actor { id: String, tenant: String, kind: ActorKind, roles: Set<String>, identity: Identity };",
-        "entity Route { name: String, placement: String, provider: Provider, region: Region, model: String, "
-        "retentionDays: Long, encryption: Encryption };",
-        "type Facts = { class: Class, findings: Set<Kind>, categories: Set<Category>, regulations: Set<Regulation>, "
-        "purpose: Purpose, task: Task, risk: Long, basis: Basis, consent: Consent, redacted: Set<Category>, "
-        "approved: Bool, overridden: Bool };",
+        _ROUTE,
+        _FACTS,
         'action "cross";',
         *(
             f'action "{name}" in [Action::"cross"] appliesTo {{ principal: Actor, resource: Route, context: Facts }};'

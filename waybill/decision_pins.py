@@ -34,7 +34,16 @@ def current_policy_digest(settings: Settings) -> str | None:
         ConfigError: the policy cannot be read.
     """
     folder = settings.policy_folder()
-    return rulebook.read(folder, settings.routes).policy_digest if folder.is_dir() else None
+    return policy_digest(folder, settings) if folder.is_dir() else None
+
+
+def policy_digest(folder: Path, settings: Settings) -> str:
+    """Give the digest of the policies of a folder.
+
+    Raises:
+        ConfigError: a file cannot be read.
+    """
+    return rulebook.read(folder, settings.routes).policy_digest
 
 
 def price_digest(route: RouteConfig) -> str:

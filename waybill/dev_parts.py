@@ -18,8 +18,9 @@ from streams.brokers.apache import ApacheKafka
 from streams.brokers.noida import DevelopmentBroker
 from streams.brokers.process import Child, free_ports
 from waybill.dev_run import Place
+from waybill.offline import assumed
 from waybill.parts import check_rulebook
-from waybill.settings import EndpointConfig, Settings
+from waybill.settings import Settings
 
 ROOT: Final = Path(inference.__file__).resolve().parent.parent
 """The folder that the program runs from; Triton's environment and the jars of Apache Kafka are looked for here."""
@@ -141,11 +142,7 @@ def check_texts(settings: Settings) -> None:
     Raises:
         ConfigError: something is wrong; the text names file, line and field.
     """
-    ours = {
-        "local": EndpointConfig(kind="in-process"),
-        "hosted": EndpointConfig(kind="openai", url="http://127.0.0.1/v1", provider="stand-in"),
-    }
-    check_rulebook(settings.model_copy(update={"endpoints": {**ours, **settings.endpoints}}), datetime.now(UTC))
+    check_rulebook(assumed(settings), datetime.now(UTC))
 
 
 async def stand_in(script: Path | None, home: Path, environment: Mapping[str, str]) -> Part:

@@ -27,7 +27,8 @@ app = typer.Typer(help="See what waits for a person, and answer it.", no_args_is
 Id = Annotated[str, typer.Argument(metavar="ID", help="The approval's id, or the request's.")]
 Note = Annotated[str, typer.Option("--note", metavar="TEXT", help="Why; what detectors find in it is masked.")]
 Name = Annotated[
-    str | None, typer.Option("--as", metavar="KIND:NAME", help="Who answers (default: user:<your login>).")
+    str | None,
+    typer.Option("--as", metavar="KIND:NAME", help="Who answers (default: the token's `sub`, or user:<your login>)."),
 ]
 Roles = Annotated[
     list[str] | None,
@@ -162,7 +163,8 @@ def _answer(
 ) -> int:
     if not note.strip():
         raise ConfigError("--note is empty: say why, for those who read the evidence")
-    told, approver, token = masked(note), who(name), _token(token_file)
+    told, (token, holder) = masked(note), _token(token_file)
+    approver = holder if name is None and holder is not None else who(name)
     from streams.approvals import Ruling, judge, unsigned  # noqa: PLC0415 - `--help` needs none of it
     from waybill.cli.answering import send  # noqa: PLC0415 - the same
 
@@ -224,18 +226,22 @@ def _verdict(
         raise ConfigError(f"this cannot be an answer: {wrong}") from None
 
 
-def _token(file: Path | None) -> str | None:
+def _token(file: Path | None) -> tuple[str | None, str | None]:
+    """Give a signed token and whose it says that it is; whether it holds is for the stage to say."""
     if file is None:
-        return None
+        return None, None
+    from policy.files import read_text  # noqa: PLC0415 - `--help` needs none of it
+    from policy.jws import unchecked  # noqa: PLC0415 - the same
+
+    text = read_text(file, "token").strip()
+    text = text[len("bearer ") :] if text[: len("bearer ")].lower() == "bearer " else text
     try:
-        text = file.read_text(encoding="ascii").strip()
-    except OSError as error:
-        raise ConfigError(f"cannot read the token file {file}: {error.strerror}") from error
-    except UnicodeDecodeError:
-        raise ConfigError(f"the token file {file} holds no token") from None
-    if not text or any(letter.isspace() for letter in text):
-        raise ConfigError(f"the token file {file} holds no token")
-    return text
+        holder = unchecked(text).claims.get("sub")
+    except RecordError as error:
+        raise ConfigError(f"{file}: {error}") from None
+    if not isinstance(holder, str) or not holder:
+        raise ConfigError(f"{file}: the token does not say whose it is: it has no `sub`")
+    return text, holder
 
 
 def _items(settings: Settings, timeout_s: float) -> list[Item]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -13,6 +13,7 @@ import typer
 
 from evidence.errors import ConfigError
 from waybill.cli.interrupts import listen
+from waybill.cli.moments import moment
 from waybill.cli.options import Home, out, resolve, tell
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def drift(
     from waybill.cli.decision_tables import drift_table  # noqa: PLC0415 - the same
 
     records = _load(settings, decisions).whole()
-    begin = _moment(since, datetime.now(UTC)) if since is not None else None
+    begin = moment(since, datetime.now(UTC)) if since is not None else None
     listen()
     with Evidence(settings.evidence) as evidence:
         measured = measure(evidence, since=begin, timeout_s=settings.sql_seconds)
@@ -137,6 +138,9 @@ def pin(
     artifact: Artifacts = None,
     decisions: Folder = None,
     routes: Routes = None,
+    policy: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Pin these policies, before they are activated.")
+    ] = None,
     home: Home = None,
 ) -> None:
     """Put today's digests of policy, price and (with --artifact) weights into a record, once they were reviewed.
@@ -151,12 +155,18 @@ def pin(
     from inference.routes import load as load_routes  # noqa: PLC0415 - `--help` needs none of it
     from policy.decision_records import SUFFIX  # noqa: PLC0415 - the same
     from policy.files import read_text  # noqa: PLC0415 - the same
-    from waybill.decision_pins import current_policy_digest, repin, table_facts, write  # noqa: PLC0415 - the same
+    from waybill.decision_pins import (  # noqa: PLC0415 - the same
+        current_policy_digest,
+        policy_digest,
+        repin,
+        table_facts,
+        write,
+    )
 
     table, folder = load_routes(settings.routes), decisions or _folder(settings)
     if route is not None and route not in table.by_name:
         raise ConfigError(f"there is no route `{route}` in {settings.routes}; it has: {', '.join(table.by_name)}")
-    digest = current_policy_digest(settings)
+    digest = policy_digest(policy, settings) if policy else current_policy_digest(settings)
     made = {}
     for facts in table_facts(table, _pairs(artifact)):
         if every or facts.name == route:
@@ -194,16 +204,6 @@ def _pairs(given: Iterable[str] | None) -> dict[str, Path]:
             raise ConfigError(f"the artifact of {name} is given twice")
         pairs[name] = Path(file)
     return pairs
-
-
-def _moment(text: str, now: datetime) -> datetime:
-    if ago := _AGO.fullmatch(text):
-        return now - timedelta(hours=int(ago[1]) * (24 if ago[2] == "d" else 1))
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(f"--since {text!r}: write a time such as 2026-04-01T00:00:00Z, or 12h or 30d") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _left(day: date, today: date) -> str:

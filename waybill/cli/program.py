@@ -23,11 +23,14 @@ from waybill.cli import (
     ask,
     consent,
     contracts,
+    decide,
     decisions,
     dev,
     doctor,
     identity,
+    policy,
     receipt,
+    replay,
     retention,
     reveal,
     send,
@@ -86,6 +89,8 @@ _register("Send and follow", send.send, receipt.receipt, trace.trace, reveal.rev
 _register("Ask the evidence", ask.sql, ask.ask)
 _register("Look after it", doctor.doctor)
 _GOVERN: Final = "Govern it"
+_register(_GOVERN, decide.decide, replay.replay)
+app.add_typer(policy.app, name="policy", rich_help_panel=_GOVERN)
 app.add_typer(decisions.app, name="decisions", rich_help_panel=_GOVERN)
 app.add_typer(contracts.app, name="contracts", rich_help_panel=_GOVERN)
 app.add_typer(consent.app, name="consent", rich_help_panel=_GOVERN)
