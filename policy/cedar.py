@@ -33,6 +33,13 @@ GUARDS: Final = Path(__file__).with_name("guards.cedar")
 _ID: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _AUTHORITY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _KNOWN: Final = ("id", "about", "redact", "style", "approval", "escalate")
+_UNREAD: Final = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*', re.DOTALL)
+_BRACKET: Final = re.compile(r"[()\[\]{}]")
+_OPERATOR: Final = re.compile(r"[.+*!<>-]|&&|\|\||==|\bif\b|\bhas\b|\blike\b|\bin\b|\bis\b")
+_DEEPEST: Final = 50
+"""Brackets within each other in one policy."""
+_LONGEST: Final = 1000
+"""Operators in one policy."""
 _QUOTED: Final = re.compile(r"""[`"']([^`"']{1,80})[`"']""")
 
 
@@ -163,7 +170,11 @@ def read(folder: Path) -> tuple[Source, ...]:
 
 def _split(source: Source) -> Iterable[_Chunk]:
     """Take a text apart into its policies, each with its line."""
+    found_one = False
     for line, text in _statements(source.text):
+        found_one = True
+        if _too_large(text):
+            raise ConfigError(f"{source.name}:{line}: this policy is nested too deeply or too long: write several")
         try:
             found = cedarpy.policies_to_pst(text)
         except ValueError as error:
@@ -172,6 +183,18 @@ def _split(source: Source) -> Iterable[_Chunk]:
             raise ConfigError(f"{source.name}:{line}: templates are not used here: write `principal` and `resource`")
         (template,) = found.static_policies.values()
         yield _Chunk(source.name, line, text, template)
+    if not found_one:
+        raise ConfigError(f"{source.name}:1: no policy is in this file: write one, or remove the file")
+
+
+def _too_large(text: str) -> bool:
+    """Say whether a policy is more than Cedar's parser has room for: it ends the process where its stack does."""
+    bare = _UNREAD.sub(" ", text)
+    depth = deepest = 0
+    for bracket in _BRACKET.findall(bare):
+        depth += 1 if bracket in "([{" else -1
+        deepest = max(deepest, depth)
+    return deepest > _DEEPEST or len(_OPERATOR.findall(bare)) > _LONGEST
 
 
 def _statements(text: str) -> Iterable[tuple[int, str]]:

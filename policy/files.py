@@ -47,7 +47,11 @@ class Document:
         """
         self.source = source
         self._lines: dict[Place, int] = {}
-        loader = _StrictLoader(text)
+        try:
+            loader = _StrictLoader(text)
+        except yaml.reader.ReaderError as error:
+            where = f"{source}:{text.count(chr(10), 0, error.position) + 1}"
+            raise ConfigError(f"{where}: not YAML: the character U+{int(error.character):04X} is not allowed") from None
         try:
             node = loader.get_single_node()
             self.content: Any = None if node is None else loader.construct_document(node)
@@ -55,8 +59,9 @@ class Document:
             mark = error.problem_mark or error.context_mark
             where = f"{source}:{mark.line + 1}" if mark else source
             raise ConfigError(f"{where}: not YAML: {error.problem or error.context}") from error
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{source}: not YAML: {error}") from error
+        except RecursionError:
+            where = f"{source}:{loader.get_mark().line + 1}"
+            raise ConfigError(f"{where}: not YAML: nested too deeply") from None
         finally:
             loader.dispose()
         if node is not None:
@@ -166,6 +171,14 @@ class _StrictLoader(yaml.SafeLoader):
             )
         node: yaml.Node | None = super().compose_node(parent, index)
         return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 - the library's signature
+        try:
+            return super().construct_object(node, deep=deep)
+        except (ValueError, KeyError, AttributeError, TypeError):
+            # What looks like a date, a number or another value with a form of its own, and is none.
+            message = "this is no value: put it in quotes, if it is meant as text"
+            raise yaml.constructor.ConstructorError(None, None, message, node.start_mark) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002 - the library's signature
         seen: set[Any] = set()

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -19,9 +19,6 @@ from evidence.errors import RecordError
 from evidence.records import ShortText
 from policy.files import Config, Document, read
 from policy.kinds import CATEGORIES, KINDS
-
-_SHOWN: Final = 40
-"""Characters of an unknown label that an error repeats; the rest may be anything, secrets included."""
 
 Encryption = Literal["tls", "loopback", "none"]
 """`loopback` never leaves the machine; `none` is a network that the operator vouches for (`ALLOW_PLAINTEXT`)."""
@@ -197,12 +194,12 @@ class Labels:
         """Read a label exactly as written; there is no default and no guessing at spelling or case.
 
         Raises:
-            RecordError: code `unknown_label`; its text lists the known labels.
+            RecordError: code `unknown_label`; its text lists the known labels, and does not repeat the unknown one,
+                which may be anything, a secret included.
         """
         if label in known:
             return label
-        shown = repr(label[:_SHOWN])
-        raise RecordError("unknown_label", f"unknown {title} {shown}: use one of {', '.join(known)}")
+        raise RecordError("unknown_label", f"unknown {title}: use one of {', '.join(known)}")
 
     def check_request(
         self, declared: str, purpose: str, task_type: str, categories: Collection[str], regulations: Collection[str]

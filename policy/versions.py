@@ -89,13 +89,13 @@ class Versions:
         """
         path = self._folder / _HISTORY
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            text = path.read_bytes()
         except FileNotFoundError:
             return ()
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
             raise ConfigError(f"cannot read {path}: {type(error).__name__}") from None
-        # The last line may be half written, where a machine died: that activation never was.
-        whole = [line for number, line in enumerate(lines) if line.endswith("}") or number < len(lines) - 1]
+        # What has no end of line was half written when a machine died: that activation never was.
+        whole = text.split(b"\n")[:-1]
         return tuple(_read(line, f"{path}:{number}") for number, line in enumerate(whole, start=1))
 
     def folder_of(self, digest: str) -> Path:
@@ -135,8 +135,9 @@ class Versions:
         line = activation.model_dump_json() + "\n"
         temporary = self._folder / f".{_ACTIVE}.{os.getpid()}"
         try:
-            with (self._folder / _HISTORY).open("a", encoding="utf-8") as history:
-                history.write(line)
+            with (self._folder / _HISTORY).open("ab") as history:
+                _drop_half_a_line(self._folder / _HISTORY)
+                history.write(line.encode())
                 history.flush()
                 os.fsync(history.fileno())
             temporary.write_text(line, encoding="utf-8")
@@ -147,7 +148,14 @@ class Versions:
             raise ConfigError(f"cannot write to {self._folder}: {error.strerror}") from error
 
 
-def _read(text: str, source: str) -> Activation:
+def _drop_half_a_line(path: Path) -> None:
+    """Take away what a machine that died left without an end of line, so that the next line stands for itself."""
+    text = path.read_bytes()
+    if text and not text.endswith(b"\n"):
+        os.truncate(path, text.rfind(b"\n") + 1)
+
+
+def _read(text: str | bytes, source: str) -> Activation:
     try:
         return Activation.model_validate_json(text)
     except ValidationError:

@@ -47,6 +47,7 @@ SELECT
     any_value(duplicate_of) AS duplicate_of,
     count(*) AS events
 FROM events
+WHERE stage <> 'operator'
 GROUP BY intake_id
 """
 

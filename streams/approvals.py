@@ -20,9 +20,6 @@ from pydantic import Field, ValidationError, field_validator
 from evidence.errors import RecordError
 from evidence.records import ApprovalRef, Position, Record, ShortText, Utc
 
-APPROVAL_TYPE: Final = "io.waybill.approval.v1"
-"""The CloudEvents type of the records; the field `record` says which of the three it is."""
-
 UNSIGNED: Final = "unsigned"
 """Method of an approver who merely says who they are."""
 

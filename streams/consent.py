@@ -31,9 +31,6 @@ log = logging.getLogger(__name__)
 
 NAME: Final = "consent"
 
-CONSENT_TYPE: Final = "io.waybill.consent.v1"
-"""The CloudEvents type of the records."""
-
 EVERYTHING: Final = "*"
 """As a purpose: every purpose. It can be withdrawn, never granted: consent is for something."""
 

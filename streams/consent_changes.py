@@ -11,7 +11,8 @@ import orjson
 
 from evidence.records import ConsentRef, EventType, Position
 from streams import envelope
-from streams.consent import CONSENT_TYPE, ConsentEntry, Scope
+from streams.consent import ConsentEntry, Scope
+from streams.envelope import CONSENT_TYPE
 from streams.kafka import KafkaSettings
 from streams.operator import Deed, tell_with
 from streams.story import span_id, traceparent

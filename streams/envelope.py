@@ -16,6 +16,8 @@ RESPONSE_TYPE: Final = "io.waybill.response.v1"
 EVIDENCE_TYPE: Final = "io.waybill.evidence.v1"
 DEADLETTER_TYPE: Final = "io.waybill.deadletter.v1"
 LEDGER_TYPE: Final = "io.waybill.ledger.v1"
+CONSENT_TYPE: Final = "io.waybill.consent.v1"
+APPROVAL_TYPE: Final = "io.waybill.approval.v1"
 
 JSON: Final = "application/json"
 _MAX_TRACESTATE: Final = 512

@@ -189,6 +189,9 @@ class RuntimeRequest(Record):
             self.correlation_id,
             self.idempotency_key,
             self.session,
+            self.task_type,
+            self.purpose,
+            *self.model_policy.regions,
         ]
         if self.consent is not None:
             found += self.consent.reference, self.consent.subject
@@ -228,7 +231,7 @@ def parse(value: bytes | None) -> RuntimeRequest:
 
     Raises:
         RecordError: it breaks the contract; the code is one of `empty`, `not_json`, `unsupported_version`,
-            `no_identity`, `unknown_label`, `unknown_field`, `unsupported_field`, `invalid_field`. The text names the
+            `no_identity`, `unknown_field`, `unsupported_field`, `invalid_field`. The text names the
             fields and never repeats the input.
     """
     if not value:
@@ -256,7 +259,6 @@ _ORDER: Final = (
     "not_json",
     "unsupported_version",
     "no_identity",
-    "unknown_label",
     "unknown_field",
     "unsupported_field",
     "invalid_field",
@@ -273,8 +275,6 @@ def _code(item: ErrorDetails) -> str:
         return "unknown_field"
     if where and where[0] in {"actor", "tenant"}:
         return "no_identity"
-    if where == ("classification",):
-        return "unknown_label"
     if where == ("allowedTools",):
         return "unsupported_field"
     return "invalid_field"

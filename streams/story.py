@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -11,6 +12,7 @@ from typing import Any, Final
 import orjson
 
 from evidence.records import EVIDENCE_VERSION, EventType, EvidenceEvent, Record, Stage
+from streams.memory import Memory
 
 TRACEPARENT: Final = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}")
 """A W3C `traceparent` of version 00; ids that are all zeros are none."""
@@ -59,6 +61,41 @@ class Told:
     """Its JSON."""
 
 
+class Form:
+    """Writes records of one type straight from their fields, as the type itself would write them."""
+
+    def __init__(self, model: type[Record]) -> None:
+        self.names = {name: field.alias or name for name, field in model.model_fields.items()}
+
+    def named(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Give fields by their names in JSON; those that are None are left out."""
+        names = self.names
+        return {names[name]: value for name, value in fields.items() if value is not None}
+
+    def json(self, fields: Mapping[str, Any]) -> bytes:
+        """Give the record's bytes; nested records may be given as such or as `orjson.Fragment`."""
+        return written(self.named(fields))
+
+
+def written(content: Mapping[str, Any]) -> bytes:
+    """Give the JSON of some content that may hold records."""
+    return orjson.dumps(content, default=_fragment, option=orjson.OPT_UTC_Z)
+
+
+def _fragment(record: Any) -> orjson.Fragment:
+    """Give a nested record's JSON; the same record is told in several events, or of many requests, and written once."""
+    found = _WRITTEN.get(id(record))
+    if found is None:
+        if not isinstance(record, Record):
+            raise TypeError(type(record).__name__)
+        found = _WRITTEN.keep(id(record), (record, orjson.Fragment(record.to_json())))
+    return found[1]
+
+
+_WRITTEN: Final = Memory[int, tuple[Record, orjson.Fragment]]()
+_EVENT: Final = Form(EvidenceEvent)
+
+
 class Story:
     """Tells the events of one intake in order; `common` is what all of them say.
 
@@ -71,35 +108,31 @@ class Story:
         self.intake = intake
         self.sequence = sequence
         self.span = span
-        self._forms: dict[int, tuple[Record, orjson.Fragment]] = {}
         said = {"evidence_version": EVIDENCE_VERSION, "stage": stage, "intake_id": intake, "span_id": span, **common}
-        self._common = {_NAMES[name]: value for name, value in said.items() if value is not None}
+        self._common = _EVENT.named(said)
+        self._head = b""
 
     def tell(self, event_type: EventType, at: datetime, **fields: Any) -> Told:
         """Give the next event; `fields` are those of `EvidenceEvent`, and None takes a common one away."""
+        names, common = _EVENT.names, self._common
         identity = event_id(self.intake, self.sequence)
-        content = {
-            **self._common,
+        own: dict[str, Any] = {
             "eventId": identity,
             "eventType": event_type,
             "sequence": self.sequence,
             "occurredAtUtc": at,
         }
+        apart = True
         for name, value in fields.items():
-            if value is not None:
-                content[_NAMES[name]] = self._form(value) if isinstance(value, Record) else value
-            else:
-                content.pop(_NAMES[name], None)
+            alias = names[name]
+            apart = apart and alias not in common
+            own[alias] = value
         self.sequence += 1
-        return Told(identity, orjson.dumps(content, option=orjson.OPT_UTC_Z))
-
-    def _form(self, record: Record) -> orjson.Fragment:
-        """Give a nested record's JSON; the same record is told in several events and is written once."""
-        found = self._forms.get(id(record))
-        if found is None:
-            found = self._forms[id(record)] = (record, orjson.Fragment(record.to_json()))
-        return found[1]
-
-
-_NAMES: Final = {name: field.alias or name for name, field in EvidenceEvent.model_fields.items()}
-"""JSON names of the fields of an event."""
+        if not apart:
+            return Told(
+                identity, written({name: value for name, value in {**common, **own}.items() if value is not None})
+            )
+        # What all events say is written once.
+        self._head = self._head or written(common)[:-1] + b","
+        own = {name: value for name, value in own.items() if value is not None}
+        return Told(identity, self._head + written(own)[1:])

@@ -34,7 +34,8 @@ def spans(story: ClosedStory, resource: Resource) -> Iterator[ReadableSpan]:
     intake = first["intakeId"]
     root = span_id(intake, "request")
     yield _span(
-        "waybill.request", first, root, first.get("parentSpanId") if first["spanId"] == root else None, remote=True,
+        "waybill.operator" if first["stage"] == "operator" else "waybill.request", first, root,
+        first.get("parentSpanId") if first["spanId"] == root else None, remote=True,
         kind=SpanKind.CONSUMER, start=parse_time(first["occurredAtUtc"]), end=parse_time(last["occurredAtUtc"]),
         attributes=_request_attributes(story), resource=resource,
         failed=None if story.outcome in _GOOD else story.outcome,

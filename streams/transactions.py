@@ -50,8 +50,8 @@ class Batch:
     records: list[Outgoing] = field(default_factory=list)
     """In order; order is kept within a partition."""
 
-    positions: dict[TopicPartition, int] = field(default_factory=dict)
-    """The offset of the next record to be read, by input partition."""
+    positions: dict[TopicPartition, int | tuple[int, str]] = field(default_factory=dict)
+    """The offset of the next record to be read, by input partition; with a note where there is one."""
 
 
 class Writer:

@@ -149,12 +149,8 @@ def _control(shared: Shared) -> host.RunStage:
     """Follow what may change while the worker runs: consents, policies, and the issuer's keys."""
 
     async def run(ready: host.Ready) -> None:
-        def known() -> None:
-            shared.known.set()
-            ready()
-
         async with asyncio.TaskGroup() as group:
-            group.create_task(shared.consents.run(known))
+            group.create_task(shared.consents.run(ready))
             group.create_task(PolicyWatch(shared, utc_now).run())
             if shared.identity is not None:
                 verifier, feed = shared.identity
@@ -186,7 +182,7 @@ def _admission(checked: Plan, shared: Shared) -> host.RunStage:
 
     async def run(ready: host.Ready) -> None:
         names = await _names(shared)
-        await shared.known.wait()  # before that, nobody is known to have consented to anything
+        await shared.consents.caught_up()  # before that, nobody is known to have consented to anything
         try:
             await admission.stage(kafka, rules, shared.metrics, utc_now, names).run(ready)
         finally:
@@ -249,7 +245,7 @@ def _dispatch(checked: Plan, shared: Shared) -> host.RunStage:
             clock=utc_now,
             metrics=shared.metrics,
         )
-        await shared.known.wait()
+        await shared.consents.caught_up()
         try:
             await dispatch.stage(kafka, kitchen, limits, checked.log_id).run(ready)
         finally:

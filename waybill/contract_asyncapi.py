@@ -17,8 +17,9 @@ from pydantic import BaseModel
 from evidence.records import EvidenceEvent
 from streams import envelope, topics
 from streams.app import APP
-from streams.approvals import APPROVAL_TYPE, ApprovalClosed, ApprovalRequest, ApprovalVerdict
-from streams.consent import CONSENT_TYPE, ConsentEntry
+from streams.approvals import ApprovalClosed, ApprovalRequest, ApprovalVerdict
+from streams.consent import ConsentEntry
+from streams.envelope import APPROVAL_TYPE, CONSENT_TYPE
 from streams.kafka import KafkaSettings
 from streams.request import CONTRACT_MAJOR, RuntimeRequest
 from streams.response import DeadLetter, Response

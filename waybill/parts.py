@@ -76,9 +76,6 @@ class Shared:
     identity: tuple[Verifier, KeyFeed] | None
     """Checks who asks, and keeps the keys for that; None believes what requests say."""
 
-    known: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once the register of consents has been read to its end."""
-
     @property
     def verifier(self) -> Verifier | None:
         """Checks who asks."""

@@ -22,6 +22,11 @@ from pydantic_core import core_schema
 from evidence.records import EvidenceEvent
 from inference.routes import RouteTable
 from policy.contract import Waybill
+from policy.decision_form import DecisionRecord
+from policy.labels import LabelsConfig
+from policy.retention import RetentionConfig
+from streams.approvals import ApprovalRequest, ApprovalVerdict
+from streams.consent import ConsentEntry
 from streams.request import RuntimeRequest
 from streams.response import DeadLetter, Receipt, Response
 from streams.work import LedgerEntry, Work
@@ -39,6 +44,12 @@ SCHEMAS: Final[dict[str, type[BaseModel]]] = {
     "evidence-event": EvidenceEvent,
     "waybill": Waybill,
     "route-table": RouteTable,
+    "labels": LabelsConfig,
+    "retention-rules": RetentionConfig,
+    "decision-record": DecisionRecord,
+    "consent-entry": ConsentEntry,
+    "approval-request": ApprovalRequest,
+    "approval-verdict": ApprovalVerdict,
 }
 """The models, by the name of their file."""
 

@@ -170,7 +170,7 @@ class Settings(BaseSettings):
     """Copies of each partition; from 3 on, two must have a record before it counts as written."""
     log_id: str | None = None
     """Which log the offsets belong to; the cluster's own id if absent."""
-    max_request_bytes: int = Field(default=262_144, ge=1024, le=900_000)
+    max_request_bytes: int = Field(default=262_144, ge=1024, le=700_000)
     """Largest request that admission takes, in bytes."""
     max_local: int = Field(default=8, ge=1, le=10_000)
     """Requests to local models that one worker has in flight."""

@@ -78,7 +78,16 @@ def to_json(case: Case) -> str:
     """Give a case as JSON text; what is empty is left out."""
     facts, wish = case.facts, case.wish
     content: dict[str, Any] = {
-        **{name: value for name, value in facts._asdict().items() if name != "roles"},
+        "actor": facts.actor,
+        "kind": facts.kind,
+        "tenant": facts.tenant,
+        "identity": facts.identity,
+        "action": facts.action,
+        "purpose": facts.purpose,
+        "task": facts.task,
+        "risk": facts.risk,
+        "basis": facts.basis,
+        "consent": facts.consent,
         **_held(case.held),
         "bytes": wish.size,
         "turns": wish.turns,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from evidence.errors import RecordError
 from evidence.records import Classification
@@ -12,6 +12,7 @@ from policy.detectors import Finding, ScanResult, together
 from policy.engine import Held
 from policy.labels import Label, Labels
 from policy.view import by_part
+from streams.memory import Memory
 from streams.processors.cases import Item
 from streams.request import RuntimeRequest
 
@@ -84,34 +85,71 @@ def classify(
 
 
 def _open(request: RuntimeRequest, labels: Labels, findings: tuple[Sequence[Finding], ...]) -> Classified:
-    categories, regulations = request.data_categories, request.data_regulations
-    declared = Label(request.classification, frozenset(categories), frozenset(regulations))
     turns = len(request.input.messages)
-    held = Held(declared, _kinds(findings[:turns]))
+    asked = _Asked(
+        id(labels),
+        request.classification,
+        request.data_categories,
+        request.data_regulations,
+        _kinds(findings[:turns]),
+        tuple(
+            (item.need, item.classification, _kinds(findings[turns + 2 * place : turns + 2 * place + 2]))
+            for place, item in enumerate(request.input.context)
+        ),
+    )
+    known = _KNOWN.get(asked) or _KNOWN.keep(asked, _judge(asked, labels))
+    return Classified(known.classification, known.held, known.items, findings)
+
+
+class _Asked(NamedTuple):
+    """All that a classification rests on."""
+
+    labels: int
+    """Which labels."""
+    cls: str
+    """The declared class."""
+    categories: tuple[str, ...]
+    """The declared categories."""
+    regulations: tuple[str, ...]
+    """The declared regulations."""
+    kinds: frozenset[str]
+    """What was found in the conversation."""
+    sources: tuple[tuple[str, str | None, frozenset[str]], ...]
+    """Need, declared class and findings of each source."""
+
+
+class _Known(NamedTuple):
+    """A classification that many requests share, so that its JSON is written once."""
+
+    classification: Classification
+    held: Held
+    items: tuple[Item, ...]
+    labels: Labels
+    """Kept, so that no others come to have the same id."""
+
+
+_KNOWN: Final = Memory[_Asked, _Known]()
+
+
+def _judge(asked: _Asked, labels: Labels) -> _Known:
+    declared = Label(asked.cls, frozenset(asked.categories), frozenset(asked.regulations))
+    held = Held(declared, asked.kinds)
     items = tuple(
-        Item(
-            item.need,
-            Held(
-                Label(item.classification, declared.categories, declared.regulations)
-                if item.classification
-                else declared,
-                _kinds(findings[turns + 2 * place : turns + 2 * place + 2]),
-            ),
-        )
-        for place, item in enumerate(request.input.context)
+        Item(need, Held(Label(cls, declared.categories, declared.regulations) if cls else declared, kinds))
+        for need, cls, kinds in asked.sources
     )
     kinds = held.kinds.union(*(item.held.kinds for item in items))
     least = labels.join((item.held.declared.cls for item in items), declared.cls)
-    whole = labels.label(least, categories, regulations, kinds)
+    whole = labels.label(least, asked.categories, asked.regulations, kinds)
     classification = Classification(
-        declared=request.classification,
+        declared=asked.cls,
         detected=labels.detected(kinds) if kinds else None,
         effective=whole.cls,
         findings=tuple(sorted(kinds)),
         categories=tuple(sorted(whole.categories)),
         regulations=tuple(sorted(whole.regulations)),
     )
-    return Classified(classification, held, items, findings)
+    return _Known(classification, held, items, labels)
 
 
 def _closed(request: RuntimeRequest, labels: Labels, why: str, parts: int) -> Classified:
@@ -130,4 +168,9 @@ def _closed(request: RuntimeRequest, labels: Labels, why: str, parts: int) -> Cl
 
 
 def _kinds(findings: Sequence[Sequence[Finding]]) -> frozenset[str]:
+    if not any(findings):
+        return _NOTHING
     return frozenset(finding.kind for part in findings for finding in part)
+
+
+_NOTHING: Final = frozenset[str]()

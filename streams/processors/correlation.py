@@ -84,6 +84,7 @@ class Correlator:
                 return None  # the rest of a story that began before what is read again, and ended in it
             story = self._open[intake] = OpenStory(partition, offset, _due(event))
         story.events.append(event)
+        _wait(story, event)
         if "outcome" not in event:
             return None
         del self._open[intake]
@@ -110,6 +111,14 @@ class Correlator:
 
     def __len__(self) -> int:
         return len(self._open)
+
+
+def _wait(story: OpenStory, event: Event) -> None:
+    """Take into account that a person has to answer first."""
+    if event["eventType"] == "approval.requested":
+        story.due = parse_time(event["approval"]["expiresAtUtc"]) + GRACE
+    elif event["eventType"] == "approval.approved" and "deadlineUtc" not in story.events[0]:
+        story.due = parse_time(event["occurredAtUtc"]) + PATIENCE
 
 
 def _due(first: Event) -> datetime:

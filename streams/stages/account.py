@@ -253,14 +253,16 @@ class Account:
 
     def _intend(self, call: Call, *, resent: bool, credential: CredentialRef | None) -> None:
         work, now, name = self._work, call.started_at, call.route.name
-        self._take_waybill(name)
+        contract = self._take_waybill(name)
+        # What crosses may be less sensitive than what came: something was taken out, or stayed behind.
+        crossing = work.classification.model_copy(update={"effective": contract.data_classification})
         self._scribe.say(
             EventType.MODEL_INTENDED,
             now,
             route=call.ref,
             waybill_hash=self._waybill_hash,
             policy=self._policy(self._again, (f"{name}:allowed",), call.call_id),
-            classification=work.classification,
+            classification=crossing,
             redaction=work.redaction,
             context=work.context,
             consent=self._consent,

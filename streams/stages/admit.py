@@ -14,7 +14,7 @@ from inference.rulebook import Rulebook, Shelf
 from policy.detectors import Finding
 from policy.identity import Principal, Verifier, bearer, check_request, unsigned
 from streams import envelope
-from streams.processors.classification import Scanner, classify
+from streams.processors.classification import Classified, Scanner, classify
 from streams.request import RuntimeRequest, parse, readable_request_id
 from streams.response import DeadLetter, Response
 from streams.scribe import Scribe
@@ -24,6 +24,9 @@ from streams.topics import DEADLETTER, RESPONSES, Topic
 
 NO_IDS: Final = frozenset({"credential_in_id"})
 """Rejections of requests whose ids are not repeated anywhere."""
+
+_MAX_VALUE_BYTES: Final = 1_000_000
+"""Largest value that is written: key, headers and the marks of a batch still fit the broker's limit beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +132,17 @@ def admit(record: Incoming, rules: Rules, now: datetime, *, read: Read | None = 
     try:
         found = read or read_request(record, rules, now)
         classified = classify(found.request, found.book.labels, rules.scanner, names)
+        return _checked(_admission(record, rules, now, found, classified).run())
     except RecordError as error:
         return refuse(record, error, rules, now)
-    intake = _intake(record, rules)
+
+
+def _admission(record: Incoming, rules: Rules, now: datetime, found: Read, classified: Classified) -> Admission:
     request = found.request
     subject = request.subject
     consent = rules.consents.state(request.tenant.id, subject, request.purpose, now)
     return Admission(
-        intake=intake,
+        intake=_intake(record, rules),
         position=record.position,
         value=record.value or b"",
         head=found.head,
@@ -150,7 +156,17 @@ def admit(record: Incoming, rules: Rules, now: datetime, *, read: Read | None = 
         site=rules.site,
         name=rules.name,
         now=now,
-    ).run()
+    )
+
+
+def _checked(admitted: Admitted) -> Admitted:
+    """Give what follows from a record, unless it would not fit the topics: sealed, a text grows by a third or more."""
+    largest = max(len(written.value) for written in admitted.records)
+    if largest > _MAX_VALUE_BYTES:
+        raise RecordError(
+            "oversized", f"redacted and sealed, the record has {largest} bytes; {_MAX_VALUE_BYTES} are allowed"
+        )
+    return admitted
 
 
 def read_request(record: Incoming, rules: Rules, now: datetime) -> Read:

@@ -17,6 +17,7 @@ from evidence.records import (
     Failure,
     Outcome,
     Placement,
+    PolicyRef,
     Position,
     Redaction,
     Stage,
@@ -28,14 +29,16 @@ from policy.questions import Facts
 from policy.vault_keys import Bucket
 from policy.view import ALWAYS, Redactor
 from streams import envelope
+from streams.memory import Memory
 from streams.processors.cases import Case, Wish
 from streams.processors.classification import Classified
-from streams.processors.routing import Decision, decide, decision_id, policy_ref, redactions, waybills
+from streams.processors.routing import Decision, decision_id, policy_ref, redactions
+from streams.processors.settled import Settled, settle
 from streams.request import RuntimeRequest
 from streams.response import Asked, Receipt, Response
 from streams.scribe import Scribe
 from streams.stages.parking import APPROVAL_S, park
-from streams.story import Story, span_id, trace_of, traceparent
+from streams.story import Form, Story, span_id, trace_of, traceparent
 from streams.topics import RESPONSES, WORK_HOSTED, WORK_LOCAL, Topic
 from streams.transactions import Outgoing
 from streams.work import Said, Work
@@ -122,18 +125,36 @@ def case_of(
 
 def said_of(request: RuntimeRequest, identity: str) -> Said:
     """Give what every event of a request says of it."""
-    actor = request.actor
-    return Said.model_construct(
-        request_id=request.request_id,
-        correlation_id=request.correlation_id,
-        identity=identity,
-        actor_ref=f"{actor.kind}:{actor.id}",
-        tenant_ref=request.tenant.id,
-        session_ref=request.session,
-        subject_ref=request.subject if request.subject != actor.id else None,
-        task_type=request.task_type,
-        purpose=request.purpose,
+    return Said.model_construct(**_said(request, identity))
+
+
+def _said(request: RuntimeRequest, identity: str) -> dict[str, Any]:
+    """Give the same as fields alone, which costs less."""
+    actor, subject = request.actor, request.subject
+    return {
+        "request_id": request.request_id,
+        "correlation_id": request.correlation_id,
+        "identity": identity,
+        "actor_ref": f"{actor.kind}:{actor.id}",
+        "tenant_ref": request.tenant.id,
+        "session_ref": request.session,
+        "subject_ref": subject if subject != actor.id else None,
+        "task_type": request.task_type,
+        "purpose": request.purpose,
+    }
+
+
+def _consent_ref(basis: str, state: str, revision: str | None) -> ConsentRef:
+    """Give what is known of consent; many requests of one person share it."""
+    key = basis, state, revision
+    return _CONSENTS.get(key) or _CONSENTS.keep(
+        key, ConsentRef.model_construct(basis=basis, state=state, revision=revision)
     )
+
+
+_CONSENTS: Final = Memory[tuple[str, str, str | None], ConsentRef]()
+_WORK: Final = Form(Work)
+_SAID: Final = Form(Said)
 
 
 def redact(value: bytes, request: RuntimeRequest, classified: Classified, decision: Decision, key: bytes) -> View:
@@ -220,11 +241,10 @@ class Admission:
     ) -> None:
         self.intake, self.position, self.value, self.request = intake, position, value, request
         self.classified, self.book, self.vault, self.now = classified, book, vault, now
-        self.consent = ConsentRef.model_construct(
-            basis=request.consent.basis if request.consent else "none", state=consent_state, revision=consent_revision
-        )
+        basis = request.consent.basis if request.consent else "none"
+        self.consent = _consent_ref(basis, consent_state, consent_revision)
         self.case = case_of(request, principal, classified, consent_state, principal.roles)
-        self.said = said_of(request, principal.method)
+        self._said = _said(request, principal.method)
         self.trace_id, self.app_span = trace_of(head.traceparent, intake)
         self.tracestate = head.tracestate
         self.root = span_id(intake, "request")
@@ -237,7 +257,7 @@ class Admission:
             parent_span_id=self.root,
             trace_id=self.trace_id,
             site=site,
-            **self.said.fields(),
+            **self._said,
         )
         hop = envelope.Hop(
             source=f"/waybill/{site}/admission",
@@ -261,71 +281,75 @@ class Admission:
             source=self.position,
         )
         scribe.say(EventType.DATA_CLASSIFIED, self.now, classification=classification)
-        decision = decide(self.case, self.book)
-        policy = policy_ref(decision, self.case, self.book, identity=decision_id(self.intake, "admission"))
+        settled = settle(self.case, self.book)
+        decision = settled.decision
+        policy = settled.policy(self.case, decision_id(self.intake, "admission"))
         scribe.say(
             EventType.POLICY_DECIDED, self.now, classification=classification, policy=policy, consent=self.consent
         )
         if not decision.routes:
-            return self._deny(policy)
-        view = redact(self.value, request, self.classified, decision, self.vault.hash_key(request.tenant.id))
+            return self._deny(self._policy_ref(decision))
+        key = self.vault.hash_key(request.tenant.id) if any(self.classified.findings) else b""
+        view = redact(self.value, request, self.classified, decision, key)
         if view.context is not None:
             scribe.say(EventType.CONTEXT_SELECTED, self.now, context=view.context)
         if view.redaction is not None:
             scribe.say(EventType.DATA_REDACTED, self.now, redaction=view.redaction)
-        return self._hand_on(decision, policy, view)
+        return self._hand_on(settled, policy, view)
 
-    def _hand_on(self, decision: Decision, policy: Any, view: View) -> Admitted:
-        request, scribe, book = self.request, self.scribe, self.book
+    def _hand_on(self, settled: Settled, policy: orjson.Fragment, view: View) -> Admitted:
+        request, scribe, book, decision = self.request, self.scribe, self.book, settled.decision
         chosen = decision.routes[0]
         taken_out = (
             view.redaction.applied if view.redaction else redactions(decision.verdict) if decision.verdict else ()
         )
-        contracts = waybills(self.intake, self.case, decision, _consent(request), taken_out, book)
-        contract = contracts.get(chosen.name)
+        contracts = settled.contracts(self.intake, _consent(request), taken_out)
         if not decision.waits:
             scribe.say(
                 EventType.ROUTE_SELECTED,
                 self.now,
                 classification=self.classified.classification,
-                route=chosen.ref(book.endpoints[chosen.endpoint].provider),
-                fallbacks=tuple(route.name for route in decision.routes[1:]),
-                waybill_hash=contract.digest() if contract else None,
+                route=settled.route,
+                fallbacks=settled.fallbacks,
+                waybill_hash=contracts[chosen.name].digest if chosen.name in contracts else None,
             )
-        plaintext = packed(view)
-        work = Work.model_construct(
-            work_version="1.1",
-            intake_id=self.intake,
-            scope=request.scope(),
-            fingerprint=request.fingerprint(),
-            said=self.said,
-            deadline_utc=request.deadline_utc,
-            trace_id=self.trace_id,
-            parent_span_id=self.root,
-            root_span_id=self.app_span,
-            trace_state=self.tracestate,
-            admitted_at_utc=self.now,
-            next_sequence=scribe.story.sequence,
-            sealed=self.vault.seal(
+        plaintext, scope = packed(view), request.scope()
+        # Like an event, a work record is written straight from its fields; the form is that of `Work` all the same.
+        fields: dict[str, Any] = {
+            "work_version": "1.1",
+            "intake_id": self.intake,
+            "scope": scope,
+            "fingerprint": request.fingerprint(),
+            "said": orjson.Fragment(_SAID.json(self._said)),
+            "deadline_utc": request.deadline_utc,
+            "trace_id": self.trace_id,
+            "parent_span_id": self.root,
+            "root_span_id": self.app_span,
+            "trace_state": self.tracestate,
+            "admitted_at_utc": self.now,
+            "next_sequence": scribe.story.sequence,
+            "sealed": self.vault.seal(
                 request.tenant.id, plaintext, now=self.now, bound_to=self.intake.encode(), bucket=book.retention.transit
             ),
-            payload_sha256=sha256_hex(plaintext),
-            classification=self.classified.classification,
-            consent=self.consent,
-            policy=policy,
-            routes=tuple(route.name for route in decision.routes),
-            sources=decision.selection.items if decision.selection else (),
-            context=view.context,
-            redaction=view.redaction,
-            approval=None,
-            waybills=contracts,
-            source=self.position,
-        )
+            "payload_sha256": sha256_hex(plaintext),
+            "classification": self.classified.classification,
+            "consent": self.consent,
+            "policy": policy,
+            "routes": (chosen.name, *settled.fallbacks),
+            "sources": decision.selection.items if decision.selection else (),
+            "context": view.context,
+            "redaction": view.redaction,
+            "waybills": {name: contract.text for name, contract in contracts.items()},
+            "source": self.position,
+        }
         topic = WORK_HOSTED if chosen.placement is Placement.HOSTED else WORK_LOCAL
         if decision.waits:
-            return self._park(work, topic, decision)
-        scribe.write(topic, work.to_json(), envelope.WORK_TYPE, self.intake, self.now, key=work.scope)
+            return self._park(Work.model_validate_json(_WORK.json(fields)), topic, decision)
+        scribe.write(topic, _WORK.json(fields), envelope.WORK_TYPE, self.intake, self.now, key=scope)
         return Admitted(tuple(scribe.take()), "admitted")
+
+    def _policy_ref(self, decision: Decision) -> PolicyRef:
+        return policy_ref(decision, self.case, self.book, identity=decision_id(self.intake, "admission"))
 
     def _park(self, work: Work, topic: Topic, decision: Decision) -> Admitted:
         """Ask a person: the work waits on `ai.approvals` until somebody says something, or time runs out."""
@@ -364,8 +388,8 @@ class Admission:
         return Receipt(
             intake_id=self.intake,
             trace_id=self.trace_id,
-            asked=asked(self.said, self.case.wish),
-            identity=self.said.identity,
+            asked=asked(said_of(self.request, self._said["identity"]), self.case.wish),
+            identity=self._said["identity"],
             classification=self.classified.classification,
             policy=policy,
             consent=self.consent,

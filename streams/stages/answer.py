@@ -9,7 +9,8 @@ from typing import Final
 
 from evidence.records import ApprovalRef, EventType, Failure, Outcome, PolicyRef, Stage
 from streams import envelope
-from streams.approvals import APPROVAL_TYPE, ApprovalClosed, ApprovalRequest, ApprovalVerdict, Approver, released
+from streams.approvals import ApprovalClosed, ApprovalRequest, ApprovalVerdict, Approver, released
+from streams.envelope import APPROVAL_TYPE
 from streams.response import Response
 from streams.scribe import Scribe
 from streams.story import Story, event_id, span_id, traceparent

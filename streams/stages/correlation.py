@@ -124,6 +124,8 @@ class Correlation(ConsumerRebalanceListener):  # type: ignore[misc] # the librar
     def _tell(self, closed: ClosedStory | None) -> None:
         if closed is None:
             return
+        if closed.events[0]["stage"] == "operator":
+            return  # what a person did is no request
         self._metrics.stories.labels("yes" if closed.complete else "no").inc()
         if self._exporter is not None:
             self._exporter.export(closed)

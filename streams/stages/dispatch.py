@@ -288,7 +288,7 @@ class DispatchLane:
         positions = self._positions(pending)
         began = perf_counter()
         try:
-            await self._writer.write(Batch(pending.records, positions))
+            await self._writer.write(Batch(pending.records, dict(positions)))
         except BaseException as error:
             _disappoint(pending, error)
             raise

@@ -7,7 +7,8 @@ from typing import Final
 
 from evidence.records import EventType
 from policy.questions import Outcome
-from streams.approvals import APPROVAL_TYPE, ApprovalRequest
+from streams.approvals import ApprovalRequest
+from streams.envelope import APPROVAL_TYPE
 from streams.processors.cases import from_json
 from streams.processors.routing import Decision
 from streams.response import Receipt

@@ -14,7 +14,8 @@ from command_rig import Commands
 from console_examples import DOCS, examples, plain
 from topic_rig import topics
 
-from streams.approvals import APPROVAL_TYPE, LONGEST_WAIT
+from streams.approvals import LONGEST_WAIT
+from streams.envelope import APPROVAL_TYPE
 from streams.transactions import Batch, Writer
 from waybill.cli import approvals
 

@@ -10,7 +10,8 @@ from command_rig import Commands
 from console_examples import DOCS, examples, plain
 from topic_rig import topics
 
-from streams.consent import CONSENT_TYPE, ConsentEntry, State
+from streams.consent import ConsentEntry, State
+from streams.envelope import CONSENT_TYPE
 from waybill.cli import consent
 
 PAGE = (DOCS / "consent.md").read_text(encoding="utf-8")

@@ -19,12 +19,16 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from typer.testing import CliRunner
 
-from evidence.records import EvidenceEvent
+from evidence.records import EvidenceEvent, PolicyRef
 from evidence.schema import COLUMNS, POSITION_FIELDS, TIMESTAMP, Column
 from inference.routes import AnswerConfig, PriceConfig, RouteConfig, RouteTable
 from policy.contract import Waybill
 from policy.kinds import KINDS
+from policy.labels import CategoryConfig, ClassConfig, HandlingConfig, LabelsConfig, NamesConfig, RegulationConfig
+from policy.labels import load as load_labels
+from policy.vocabulary import CONTEXT, PRINCIPAL, RESOURCE
 from queries import named
+from streams.keys import IdentityConfig
 from streams.request import RuntimeRequest
 from streams.response import Attempt, DeadLetter, Receipt, Response
 from streams.topics import ALL
@@ -133,7 +137,7 @@ def settings_table(model: type[BaseModel], start: str) -> str:
         (f"`{start}{name.upper()}`", "secret" if inner(field.annotation) is SecretStr else kind(field.annotation),
          need(field), told[name])
         for name, field in model.model_fields.items()
-        if name != "endpoints"
+        if name not in {"endpoints", "identity"}
     ]  # fmt: skip
     return table(("setting", "type", "default", "meaning"), *rows)
 
@@ -189,10 +193,34 @@ def questions_table() -> str:
     return table(("question", "what it asks", "what its rows mean", "parameters"), *rows)
 
 
+def context_table() -> str:
+    """Give what policies can read as a table."""
+    about = {
+        "id": "who asks", "tenant": "for which tenant", "kind": '`ActorKind::"user"` or `"service"`',
+        "roles": "roles of the signed identity", "identity": '`Identity::"jwt"` or `"unsigned"`',
+        "name": "the route's name", "placement": "`local` or `hosted`", "provider": "a `Provider`",
+        "region": "a `Region`", "model": "the model's name", "retentionDays": "days for which it keeps what it is sent",
+        "encryption": "an `Encryption`", "class": "a `Class`: of what would be sent, after what is taken out",
+        "findings": "set of `Kind`: what is left in it", "categories": "set of `Category`: declared or left in it",
+        "regulations": "set of `Regulation`", "purpose": "a `Purpose`", "task": "a `Task`",
+        "risk": "0 low, 1 medium, 2 high", "basis": "a `Basis`: what the request states",
+        "consent": "a `Consent`: what the register says", "redacted": "set of `Category`: what has been taken out",
+        "approved": "whether somebody with the authority has approved it",
+        "overridden": "whether somebody with the authority has overridden an escalation",
+    }  # fmt: skip
+    rows = [
+        (f"`{variable}.{name}`", about[name])
+        for variable, names in (("principal", PRINCIPAL), ("resource", RESOURCE), ("context", CONTEXT))
+        for name in names
+    ]
+    return table(("name", "what it is"), *rows)
+
+
 def kinds_table() -> str:
     """Give what detectors look for as a table."""
+    labels = load_labels(ROOT / "config" / "policy" / "labels.yaml")
     rows = [
-        (f"`{name}`", each.title, each.category, each.data_class.value, f"`[{each.placeholder}]`")
+        (f"`{name}`", each.title, each.category, labels.class_of(name), f"`[{each.placeholder}]`")
         for name, each in KINDS.items()
     ]
     return table(("kind", "what it is", "category", "least class", "placeholder"), *rows)
@@ -234,6 +262,7 @@ def all_help() -> str:
 
 PARTS: dict[tuple[str, str], Callable[[], str]] = {
     ("settings.md", "settings"): lambda: settings_table(Settings, PREFIX),
+    ("settings.md", "identity"): lambda: settings_table(IdentityConfig, f"{PREFIX}IDENTITY__"),
     ("settings.md", "endpoints"): lambda: settings_table(EndpointConfig, f"{PREFIX}ENDPOINTS__<NAME>__"),
     ("topics.md", "topics"): topics_table,
     ("requests.md", "request"): lambda: field_table(RuntimeRequest),
@@ -245,7 +274,14 @@ PARTS: dict[tuple[str, str], Callable[[], str]] = {
     ("routes.md", "route"): lambda: field_table(RouteConfig, PriceConfig, AnswerConfig),
     ("routes.md", "price"): lambda: field_table(PriceConfig),
     ("routes.md", "answer"): lambda: field_table(AnswerConfig),
-    ("routes.md", "waybill"): lambda: field_table(Waybill),
+    ("waybill.md", "waybill"): lambda: field_table(Waybill),
+    ("labels.md", "labels"): lambda: field_table(
+        LabelsConfig, ClassConfig, CategoryConfig, RegulationConfig, NamesConfig
+    ),
+    ("labels.md", "class"): lambda: field_table(ClassConfig, HandlingConfig),
+    ("labels.md", "handling"): lambda: field_table(HandlingConfig),
+    ("policy.md", "record"): lambda: field_table(PolicyRef),
+    ("policy.md", "context"): context_table,
     ("concepts.md", "kinds"): kinds_table,
     ("sql.md", "events"): events_table,
     ("sql.md", "questions"): questions_table,

@@ -15,7 +15,8 @@ from aiokafka.errors import KafkaError
 from evidence.errors import RecordError
 from policy.identity import HEADER
 from streams import envelope
-from streams.approvals import APPROVAL_TYPE, ApprovalClosed, ApprovalRequest, ApprovalVerdict, read
+from streams.approvals import ApprovalClosed, ApprovalRequest, ApprovalVerdict, read
+from streams.envelope import APPROVAL_TYPE
 from streams.errors import BrokerUnavailable
 from streams.kafka import KafkaSettings, producer
 from streams.story import traceparent

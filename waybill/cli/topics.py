@@ -45,7 +45,7 @@ def list_(kafka: Kafka = None, home: Home = None) -> int:
     """
     settings = resolve(home=home, kafka=kafka)
     from streams.kafka import partition_counts  # noqa: PLC0415 - `--help` needs none of it
-    from streams.topics import ALL, DAY_MS  # noqa: PLC0415 - the same
+    from streams.topics import ALL  # noqa: PLC0415 - the same
 
     listen()
     cluster = settings.kafka_settings()
@@ -53,8 +53,7 @@ def list_(kafka: Kafka = None, home: Home = None) -> int:
     table = Table("topic", "partitions", "kept", "what is on it")
     for topic in ALL:
         there = str(counts[topic.name]) if topic.name in counts else "[red]missing[/red]"
-        kept = f"up to {topic.retention_ms // DAY_MS} days" + (", compacted" if topic.compacted else "")
-        table.add_row(cluster.name(topic), there, kept, topic.about)
+        table.add_row(cluster.name(topic), there, topic.kept, topic.about)
     out.print(table)
     missing = [topic.name for topic in ALL if topic.name not in counts]
     if missing:

@@ -15,7 +15,7 @@ _STORY: Final = """
 select intake_id, sequence, occurred_at, stage, event_type, route.name as route, route.placement as placement,
        route.provider as provider, attempt, duration_ms, outcome, failure.code as failure,
        classification.effective as class, policy.decision as decision, retained.action as retained, trace_id,
-       list_contains(['request.ended', 'request.rejected'], event_type) as last
+       (list_contains(['request.ended', 'request.rejected'], event_type) or stage = 'operator') as last
 from events
 where request_id = $id
 order by min(occurred_at) over (partition by intake_id), intake_id, sequence
