@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 from aiokafka import TopicPartition
+from decisions import rules as made_rules
 from doc_pages import ROOT, commands, help_text
 
 from evidence.records import Position
-from inference.routes import load
-from policy.detectors import Detectors
+from inference.routes import Endpoint
+from inference.rulebook import load
 from queries.database import Evidence
 from streams.kafka import KafkaSettings, consumer, create_topics
-from streams.processors.routing import Endpoint
 from streams.stages.admit import Admitted, Incoming, Rules, admit
 from streams.topics import REQUESTS
 
@@ -127,25 +127,16 @@ async def sent_by(argv: list[str], settings: KafkaSettings, folder: Path) -> Adm
 
 
 def rules() -> Rules:
-    """What admission decides by: the sample route table."""
-    table = load(ROOT / "config" / "routes.yaml")
+    """What admission decides by: the sample deployment."""
     endpoints = {name: Endpoint(name, name, "loopback") for name in ("hosted", "local")}
-    return Rules(
-        table=table,
-        endpoints=endpoints,
-        scanner=Detectors(),
-        site="docs",
-        log_id="docs",
-        max_bytes=262_144,
-        name=lambda topic: topic.name,
-    )
+    return made_rules(load(ROOT / "config" / "policy", ROOT / "config" / "routes.yaml", endpoints))
 
 
 def admitted(result: Admitted) -> None:
     """See that the request goes to a hosted model, under a waybill."""
     assert result.result == "admitted", result.reason
     (work,) = [json.loads(record.value) for record in result.records if record.topic == "ai.work.hosted"]
-    assert work["request"]["requestId"] == "order-4711"
+    assert work["said"]["requestId"] == "order-4711"
     assert set(work["waybills"]) == {"hosted-general"}
 
 

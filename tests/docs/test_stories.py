@@ -7,30 +7,20 @@ import re
 from datetime import UTC, datetime
 
 import pytest
+from decisions import rules
 from doc_pages import DOCS, read_table
-from requests_made import encoded, headers, request, table
+from requests_made import encoded, headers, request
 
 from evidence.records import Position
-from policy.detectors import Detectors
-from streams.processors.routing import Endpoint
-from streams.stages.admit import Incoming, Rules, admit
+from streams.stages.admit import Incoming, admit
 
 PAGE = (DOCS / "evidence.md").read_text(encoding="utf-8")
-RULES = Rules(
-    table=table(),
-    endpoints={name: Endpoint(name, name, "loopback") for name in ("hosted", "local")},
-    scanner=Detectors(),
-    site="docs",
-    log_id="docs",
-    max_bytes=262_144,
-    name=lambda topic: topic.name,
-)
 
 
 def story(value: bytes) -> list[str]:
     """Give the events that admission writes for a record."""
     place = Position(topic="ai.requests", partition=0, offset=0)
-    made = admit(Incoming(place, 0, value, headers("a")), RULES, datetime.now(UTC))
+    made = admit(Incoming(place, 0, value, headers("a")), rules(), datetime.now(UTC))
     return [json.loads(record.value)["eventType"] for record in made.records if record.topic == "ai.evidence"]
 
 
@@ -53,7 +43,10 @@ def test_an_admitted_request_begins_as_told(placement):
 def test_a_denied_request_has_the_story_that_is_told():
     """Between beginning and end of a denied request there is nothing."""
     begins, ends = every_story()
-    assert story(encoded(request("a", classification="restricted"))) == [*begins, *ends]
+    assert story(encoded(request("a", classification="restricted", modelPolicy={"placement": "hosted"}))) == [
+        *begins,
+        *ends,
+    ]
 
 
 def test_a_rejected_record_has_the_story_that_is_told():
