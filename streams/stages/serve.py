@@ -61,6 +61,20 @@ MAX_ANSWER_CHARS: Final = 150_000
 """Longest answer that is kept: in JSON a character has up to 6 bytes, and a record has to fit the broker's 1 MiB."""
 
 
+_PASSABLE: Final = frozenset({"budget", "route_gone"})
+"""Objections of a route's row alone: another route that was granted may still serve the request."""
+
+
+class _Denied(Exception):  # noqa: N818 - a signal between two methods of this module, never seen outside
+    """A route may not be taken any more."""
+
+    def __init__(self, route: RouteConfig, objections: Sequence[str]) -> None:
+        told = f"policy no longer allows route {route.name}: {', '.join(objections)}"
+        super().__init__(told)
+        self.failure = Failure(code="denied", message=told)
+        self.passable = set(objections) <= _PASSABLE
+
+
 class Serving:
     """The way of one work record through dispatch."""
 
@@ -128,22 +142,20 @@ class Serving:
         return await self._try(opened, routes)
 
     async def _try(self, opened: Opened, routes: list[RouteConfig]) -> Served:
-        account, failure, outcome = self._account, _NO_ROUTE, Outcome.DENIED
+        account, failure = self._account, _NO_ROUTE
         while routes:
             route, *routes = routes
             if self._late():
                 return self._unanswered(Outcome.FAILED if account.attempts else Outcome.EXPIRED, _LATE)
-            objections = self._objections(opened, route)
-            if objections:
-                told = ", ".join(objections)
-                failure = Failure(code="denied", message=f"policy no longer allows route {route.name}: {told}")
-                account.denied(route, objections)
-                continue
-            outcome = Outcome.FAILED
             try:
-                answer = await self._attempt(opened, route)
+                return await self._answered(await self._attempt(opened, route))
+            except _Denied as denied:
+                failure = denied.failure
+                if not denied.passable:
+                    break  # what policy forbids now is not routed around
             except Rejected as error:
-                return self._unanswered(outcome, _told(error))
+                failure = _told(error)
+                break
             except BackendError as error:
                 failure = _told(error)
                 # A local call that was lost disclosed nothing, so that nothing is in doubt.
@@ -151,21 +163,15 @@ class Serving:
                     if not self._may_resend(route):
                         break
                     routes = self._resend(route, routes)
-            else:
-                return await self._answered(answer)
-        return self._unanswered(outcome, failure)
+        return self._unanswered(Outcome.FAILED if account.attempts else Outcome.DENIED, failure)
 
     async def _attempt(self, opened: Opened, route: RouteConfig) -> Answer:
         kitchen, account = self._kitchen, self._account
         hosted = route.placement is Placement.HOSTED
-        authorization = None
+        self._check(opened, route)
+        authorization = await self._prepare(opened, route)
         if hosted:
-            authorization = await self._prepare(opened, route)
-            # That took time, in which consent or policy may have changed.
-            objections = self._objections(opened, route)
-            if objections:
-                account.denied(route, objections)
-                raise NotSent("denied", f"policy no longer allows route {route.name}: {', '.join(objections)}")
+            self._check(opened, route)  # that took time, in which consent or policy may have changed
         call = account.begin(route, resent=self._resent, credential=authorization.ref if authorization else None)
         if hosted:
             began = perf_counter()
@@ -178,8 +184,19 @@ class Serving:
             raise late
         return await self._call(opened, call, authorization)
 
+    def _check(self, opened: Opened, route: RouteConfig) -> None:
+        """Ask policy again.
+
+        Raises:
+            _Denied: it does not allow the route any more; evidence says so.
+        """
+        objections = self._objections(opened, route)
+        if objections:
+            self._account.denied(route, objections)
+            raise _Denied(route, objections)
+
     async def _prepare(self, opened: Opened, route: RouteConfig) -> Authorization | None:
-        """Do what must be done before an intent is said: keep what must be kept, and get a credential.
+        """Do what must be done before a call: keep what must be kept and, for a hosted one, get a credential.
 
         Raises:
             NotSent: one of both cannot be done.
@@ -190,7 +207,7 @@ class Serving:
                 await kitchen.keeper.keep(before_sending(work, opened, kitchen.vault, self._book, kitchen.clock()))
                 self._stored = True
             credentials = kitchen.credentials.get(route.endpoint)
-            if credentials is None:
+            if credentials is None or route.placement is Placement.LOCAL:
                 return None
             endpoint = self._book.endpoints[route.endpoint]
             return await credentials.authorize(
