@@ -39,19 +39,32 @@ _ARTICLES = frozenset(str.split("the a an this that these those my your our his 
 
 _SIGN = re.compile("(?i)" + _AT)
 _DOTS = re.compile(r"[.\]\)\s]+")
+_SPACED_DOT = re.compile(r"\s+\.\s*|\.\s+")
 
 
 def _email(text: str, match: Any) -> Span | None:
+    """Give the address at a candidate; what follows a dot and a blank may be the next sentence, and then is no part."""
     start, end = match.span(1)
+    while (found := _address(text, start, end)) is None:
+        sign = _SIGN.search(text, start, end)
+        blanks = [*_SPACED_DOT.finditer(text, sign.end(), end)] if sign else []
+        if not blanks:
+            return None
+        end = blanks[-1].start()
+    return found
+
+
+def _address(text: str, start: int, end: int) -> Span | None:
     found = text[start:end]
-    local = _SIGN.split(found, maxsplit=1)[0].strip()
+    local, *rest = _SIGN.split(found, maxsplit=1)
+    local, domain = local.strip(), "".join(rest).strip()
     top = _DOTS.split(found)[-1].lower()
     trimmed = local.lstrip("!#$%&'*/=?^`{|}~.-")
-    if not trimmed or local.endswith(".") or top in _FILES:
+    if not trimmed or local.endswith(".") or top in _FILES or not re.search(r"[.:]", domain):
         return None
     if local.lower().endswith("git") and text[end : end + 1] == ":":
         return None  # git@host:owner/name names a repository
-    spaced = "@ " in found or " ." in found or ". " in found
+    spaced = "@ " in found or _SPACED_DOT.search(domain)
     if spaced and top not in _TOP:
         return None  # "Sat. lunch @ Nobu. Then home" is a sentence
     if ". " in found and found[-1:].islower() != found[:1].islower() and found.split(". ")[-1][:1].isupper():

@@ -25,6 +25,7 @@ from evidence.canonical import sha256_hex
 from evidence.errors import ConfigError
 from policy.files import read_text
 from policy.kinds import CATEGORIES
+from policy.monotone import opened_by_data
 from policy.questions import Style
 
 GUARDS: Final = Path(__file__).with_name("guards.cedar")
@@ -40,7 +41,17 @@ _DEEPEST: Final = 50
 """Brackets within each other in one policy."""
 _LONGEST: Final = 1000
 """Operators in one policy."""
-_QUOTED: Final = re.compile(r"""[`"']([^`"']{1,80})[`"']""")
+_QUOTED: Final = re.compile(r"`([^`]{1,80})`|'([^']{1,80})'")
+_NO_SCOPE: Final = "unable to find an applicable action given the policy scope constraints"
+_TYPES: Final = {
+    "principal": "Actor", "principal.kind": "ActorKind", "principal.identity": "Identity",
+    "resource": "Route", "resource.provider": "Provider", "resource.region": "Region",
+    "resource.encryption": "Encryption", "context.class": "Class", "context.purpose": "Purpose",
+    "context.task": "Task", "context.basis": "Basis", "context.consent": "Consent",
+}  # fmt: skip
+"""What kind of word each name that policies read holds."""
+_WORDS: Final = frozenset({*_TYPES.values(), "Category", "Kind", "Regulation"})
+"""All kinds of words; one that is not among them is told by Cedar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +149,12 @@ class _Chunk:
     def place_of(self, message: str) -> str:
         """Give the line that a message of Cedar's speaks of: the first that holds a word which it quotes."""
         lines = self.text.split("\n")
-        for word in reversed(_QUOTED.findall(message)):
-            literal = word.rpartition("::")[2].strip('"')
+        for quoted in _QUOTED.findall(message):
+            word = "".join(quoted).strip('"')
+            if re.fullmatch(r"policy\d+", word):
+                continue
             for number, line in enumerate(lines):
-                if (
-                    not re.fullmatch(r"policy\d+", word)
-                    and literal
-                    and re.search(rf"(?<!\w){re.escape(literal)}", line)
-                ):
+                if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", line):
                     return f"{self.source}:{self.line + number}"
         return self.where
 
@@ -238,6 +247,11 @@ def _annotation_faults(chunks: Iterable[_Chunk]) -> Iterable[str]:
         seen.setdefault(identity, chunk.where)
         for fault in _faults(chunk):
             yield f"{chunk.where}: policy {identity}: {fault}"
+        for fault in _unnamed(chunk.template):
+            yield f"{chunk.where}: policy {identity}: {fault}"
+        for name, kind in _mistaken(chunk.template):
+            told = f"{name} is compared with a {kind}, and is a {_TYPES[name]}: that never holds"
+            yield f"{chunk.where}: policy {identity}: {told}"
 
 
 def _faults(chunk: _Chunk) -> Iterable[str]:
@@ -257,6 +271,37 @@ def _faults(chunk: _Chunk) -> Iterable[str]:
             yield f"@{name} names the authority that is asked, in one word"
     if {"approval", "escalate"} <= set(noted):
         yield "@approval and @escalate exclude each other"
+    opened = opened_by_data(chunk.template)
+    if opened is not None:
+        yield (
+            f"more data must never permit more: `context.{opened}` may be asked for in a forbid's `when`, "
+            "or in a permit's `unless`"
+        )
+
+
+def _unnamed(template: pst.Template) -> Iterable[str]:
+    """Give what is wrong between the annotation that names a person and the condition that this person fulfils."""
+    read = set(_names_read(template))
+    for note, name in (("approval", "context.approved"), ("escalate", "context.overridden")):
+        noted = note in template.annotations
+        if name in read and not noted:
+            yield f"it reads {name}, and no @{note} says whose word that is"
+        if noted and template.effect == "forbid" and name not in read:
+            yield f"a forbid with @{note} needs `unless {{ {name} }}`: as it is, nobody can lift it"
+
+
+def _mistaken(node: Any) -> Iterable[tuple[str, str]]:
+    """Give what is compared with a word of another kind; Cedar's validator takes that for a policy like any other."""
+    if isinstance(node, pst.BinaryOp) and node.op in {"eq", "not_eq", "in"}:
+        for one, other in ((node.left, node.right), (node.right, node.left)):
+            name = next(iter(_names_read(one)), "") if isinstance(one, pst.Var | pst.GetAttr) else ""
+            others = other.elements if isinstance(other, pst.Set) else (other,)
+            for word in others if name in _TYPES else ():
+                kind = str(word.value.type) if isinstance(word, pst.EntityLit) else ""
+                if kind in _WORDS and kind != _TYPES[name]:
+                    yield name, kind
+    for part in _parts(node):
+        yield from _mistaken(part)
 
 
 def _categories(text: str) -> frozenset[str]:
@@ -264,20 +309,21 @@ def _categories(text: str) -> frozenset[str]:
 
 
 def _validate(text: str, schema: Any, chunks: Sequence[_Chunk]) -> Iterable[str]:
-    seen: set[str] = set()
+    found: dict[int, set[str]] = {}
     for error in cedarpy.validate_policies(text, schema).errors:
         number = error.policy_id.removeprefix("policy")
         if not number.isdigit():
             yield f"{chunks[0].source}: {error.error}"
             continue
-        chunk = chunks[int(number)]
-        said = re.sub(r"for policy `policy\d+`, ", "", error.error)
-        told = f"{chunk.place_of(said)}: policy {chunk.template.annotations.get('id', '(no id)')}: {said}"
-        # A policy of several actions is checked for each of them, and one fault is told once.
-        alike = re.sub(r' for Action::"[^"]*"', "", told)
-        if alike not in seen:
-            seen.add(alike)
-            yield told
+        # A policy of several actions is checked for each of them, in any order, and one fault is told once.
+        said = re.sub(r"for policy `policy\d+`[,:] | for Action::\"[^\"]*\"", "", error.error)
+        found.setdefault(int(number), set()).add(said)
+    for place, faults in sorted(found.items()):
+        chunk = chunks[place]
+        # Where an action does not exist, that none applies follows from it.
+        telling = {said for said in faults if not said.endswith(_NO_SCOPE)} or faults
+        for said in sorted(telling):
+            yield f"{chunk.place_of(said)}: policy {chunk.template.annotations.get('id', '(no id)')}: {said}"
 
 
 def _rule(chunk: _Chunk) -> Rule:
@@ -300,12 +346,15 @@ def _names_read(node: Any) -> Iterable[str]:
         yield from (f"{node.base.name}.{name}" for name in names)
     elif isinstance(node, pst.Var):
         yield node.name
-    elif isinstance(node, tuple):
-        for item in node:
-            yield from _names_read(item)
+    else:
+        for part in _parts(node):
+            yield from _names_read(part)
+
+
+def _parts(node: Any) -> Iterable[Any]:
+    if isinstance(node, tuple):
+        yield from node
     elif isinstance(node, dict):
-        for item in node.values():
-            yield from _names_read(item)
+        yield from node.values()
     elif is_dataclass(node):
-        for field in fields(node):
-            yield from _names_read(getattr(node, field.name))
+        yield from (getattr(node, field.name) for field in fields(node))

@@ -23,6 +23,7 @@ from policy.cedar import PolicySet, Rule, Source
 from policy.kinds import KINDS
 from policy.labels import Label, Labels
 from policy.questions import NOTHING, Facts, Granted, Outcome, RouteFacts, Style, Verdict
+from policy.view import ALWAYS, stricter
 
 DEFAULT_DENY: Final = "default-deny"
 """The reason where no policy permits."""
@@ -32,9 +33,6 @@ CLASS: Final = "class"
 
 _CACHED: Final = 50_000
 """Answers that are remembered; then all are forgotten, which is simple and rare."""
-
-_SEVERITY: Final = (Style.PSEUDONYM, Style.HASH, Style.MASK, Style.DROP)
-"""From what keeps most to what keeps least."""
 
 _READS: Final = {
     "principal.id": 0, "principal.kind": 1, "principal.tenant": 2, "principal.roles": 3, "principal.identity": 4,
@@ -113,7 +111,10 @@ class Engine:
             reason = self._grant_objects(held, route, granted)
             # What was taken out for another route need not have been offered for one on this side.
             done = route.placement == "local"
-            answer = Answer(allowed=False, rules=()) if reason else self._ask(facts, held, route, granted, done=done)
+            answer = Answer(allowed=False, rules=())
+            if reason is None:
+                answers = self._ask(facts, held, route, granted, done=done)
+                answer = _refusal(answers) or answers[0]
             outcome = Outcome.ALLOW if answer.allowed else Outcome.DENY
             if answer.allowed and granted.redacted:
                 outcome = Outcome.TRANSFORM
@@ -150,21 +151,22 @@ class Engine:
 
     def _decide(self, facts: Facts, held: Held, route: RouteFacts) -> Verdict:
         first: Answer | None = None
-        refused: dict[frozenset[str], Answer] = {}
+        refused: dict[frozenset[str], tuple[Answer, ...]] = {}
         reasons: tuple[str, ...] = ()
         for granted in self._ways:
             objection = self._grant_objects(held, route, granted)
             if objection is not None:
                 reasons = reasons or (objection,)
                 continue
-            answer = self._ask(facts, held, route, granted)
-            if answer.allowed:
-                verdict = _verdict(answer, granted, refused.get(granted.redacted))
+            answers = self._ask(facts, held, route, granted)
+            refusal = _refusal(answers)
+            if refusal is None:
+                verdict = _verdict(answers, granted, refused.get(granted.redacted, ()))
                 if verdict is not None:
                     return verdict
                 continue
-            first = first or answer
-            refused.setdefault(granted.redacted, answer)
+            first = first or refusal
+            refused.setdefault(granted.redacted, answers)
         if first is not None:
             reasons = _reasons(first)
         return Verdict(Outcome.DENY, reasons)
@@ -179,7 +181,10 @@ class Engine:
             return "residency"
         return None
 
-    def _ask(self, facts: Facts, held: Held, route: RouteFacts, granted: Granted, *, done: bool = False) -> Answer:
+    def _ask(
+        self, facts: Facts, held: Held, route: RouteFacts, granted: Granted, *, done: bool = False
+    ) -> tuple[Answer, ...]:
+        """Give what Cedar says of the class itself and then, for a route outside, of each lower one from the lowest."""
         label = self.residual(held, granted.redacted)
         # Outside, what a class may do, every lower one may do too; the class itself is asked first.
         lower = self.labels.up_to(label.cls)[:-1] if route.placement == "hosted" else ()
@@ -191,11 +196,7 @@ class Engine:
         entities = orjson.dumps(vocabulary.entities(facts, route)).decode()
         schema = self.policies.schema
         results = cedarpy.is_authorized_batch(questions, self.policies.parsed, entities, schema)
-        answers = [self._answer(result, granted, done=done) for result in results]
-        for answer in answers:
-            if not answer.allowed:
-                return answer
-        return answers[0]
+        return tuple(self._answer(result, granted, done=done) for result in results)
 
     def _answer(self, result: cedarpy.AuthzResult, granted: Granted, *, done: bool) -> Answer:
         """Count only the permits whose conditions have been granted; what Cedar cannot evaluate is no permit."""
@@ -211,23 +212,43 @@ class Engine:
         return Answer(bool(holding) and offered, holding if offered else ())
 
 
-def _verdict(answer: Answer, granted: Granted, refused: Answer | None) -> Verdict | None:
+def _refusal(answers: Iterable[Answer]) -> Answer | None:
+    return next((answer for answer in answers if not answer.allowed), None)
+
+
+def _verdict(answers: Sequence[Answer], granted: Granted, refused: Sequence[Answer]) -> Verdict | None:
     """Give the verdict that an answer means; None where it would need a person, and no policy says whom."""
     styles: dict[str, Style] = {}
-    for rule in answer.rules:
+    for rule in answers[0].rules:
         if rule.redact:
             for category in rule.redact:
-                styles[category] = max(styles.get(category, rule.style), rule.style, key=_SEVERITY.index)
+                style = stricter(rule.style, ALWAYS.get(category, rule.style))
+                styles[category] = stricter(styles.get(category, style), style)
     outcome = Outcome.TRANSFORM if granted.redacted else Outcome.ALLOW
-    rules, authority = answer.rules, None
+    rules, authority = answers[0].rules, None
     if granted.approved:
         outcome = Outcome.ESCALATE if granted.overridden else Outcome.REQUIRE_APPROVAL
-        rules += refused.rules if refused else ()
-        authority = _authority(rules, overridden=granted.overridden)
-        if authority is None:
+        needed = _authorities(answers, refused, overridden=granted.overridden)
+        if None in needed:
             return None
+        authority = needed[0]
+        rules += next(answer.rules for answer in refused if not answer.allowed)
     reasons = _reasons(Answer(allowed=True, rules=rules))
     return Verdict(outcome, reasons, granted, tuple(sorted(styles.items())), (authority,) if authority else ())
+
+
+def _authorities(answers: Sequence[Answer], refused: Sequence[Answer], *, overridden: bool) -> list[str | None]:
+    """Give whose approval each class needs, the class itself first; what a lower one needs nobody for is left out.
+
+    A lower class that no one could approve is closed, and then so is every higher one.
+    """
+    found = []
+    for place, answer in enumerate(answers):
+        below = refused[1:place] if place else refused[1:]
+        refusal = _refusal((refused[place], *below))
+        if refusal is not None:
+            found.append(_authority(answer.rules + refusal.rules, overridden=overridden))
+    return found
 
 
 def _authority(rules: Iterable[Rule], *, overridden: bool) -> str | None:

@@ -21,6 +21,14 @@ ALWAYS: Final[Mapping[str, Style]] = {"secret": Style.MASK}
 
 _HASH_DIGITS: Final = 12
 
+_SEVERITY: Final = (Style.PSEUDONYM, Style.HASH, Style.MASK, Style.DROP)
+"""From what keeps most to what keeps least."""
+
+
+def stricter(one: Style, other: Style) -> Style:
+    """Give the style that keeps less."""
+    return max(one, other, key=_SEVERITY.index)
+
 
 class Redactor:
     """Takes findings out of the texts of one request; the same value gets the same pseudonym in all of them.
@@ -28,18 +36,20 @@ class Redactor:
     Attributes:
         originals: what each pseudonym stands for.
         removed: how many findings of each kind were taken out.
+        styles: how each category is taken out; what is not in it stays.
     """
 
     def __init__(self, styles: Mapping[str, Style], key: bytes) -> None:
         """Prepare for one request.
 
         Args:
-            styles: how each category is taken out; a category that is not in it stays.
+            styles: how each category is taken out; a category that is not in it stays. One of `ALWAYS` goes in any
+                case, and keeps no more than that says.
             key: for keyed hashes; belongs to one tenant.
         """
         self.originals: dict[str, str] = {}
         self.removed: Counter[str] = Counter()
-        self._styles = {**ALWAYS, **styles}
+        self.styles = {**styles, **{name: stricter(styles.get(name, style), style) for name, style in ALWAYS.items()}}
         self._key = key
         self._names: dict[tuple[str, str], str] = {}
         self._numbers: Counter[str] = Counter()
@@ -59,7 +69,7 @@ class Redactor:
         for finding in findings:
             if not position <= finding.start < finding.end <= len(text):
                 raise ValueError(f"a finding at {finding.start}:{finding.end} is no place of a text of {len(text)}")
-            style = self._styles.get(finding.category)
+            style = self.styles.get(finding.category)
             if style is None:
                 continue
             self.removed[finding.kind] += 1

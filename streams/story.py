@@ -122,17 +122,17 @@ class Story:
             "sequence": self.sequence,
             "occurredAtUtc": at,
         }
-        apart = True
+        instead = dict[str, Any]()
         for name, value in fields.items():
             alias = names[name]
-            apart = apart and alias not in common
-            own[alias] = value
+            if alias in common:
+                instead[alias] = value
+            elif value is not None:
+                own[alias] = value
         self.sequence += 1
-        if not apart:
-            return Told(
-                identity, written({name: value for name, value in {**common, **own}.items() if value is not None})
-            )
+        if instead:
+            said = {name: value for name, value in {**common, **instead}.items() if value is not None}
+            return Told(identity, written(said | own))
         # What all events say is written once.
         self._head = self._head or written(common)[:-1] + b","
-        own = {name: value for name, value in own.items() if value is not None}
         return Told(identity, self._head + written(own)[1:])

@@ -217,7 +217,7 @@ def _approvals(checked: Plan, shared: Shared) -> host.RunStage:
         metrics=shared.metrics,
         counts=approvals.ApprovalMetrics(shared.metrics.registry),
         mask=lambda text: masked(shared.scanner, text),
-        authenticate=signed_by(shared.verifier, utc_now) if shared.verifier else unsigned,
+        authenticate=unsigned if shared.verifier is None else signed_by(shared.verifier, utc_now),
     )
     return lambda ready: approvals.stage(kafka, desk).run(ready)
 

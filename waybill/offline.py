@@ -16,7 +16,7 @@ from inference.rulebook import Rulebook
 from policy.questions import Verdict
 from queries.decided import Decided
 from streams.processors.cases import Case, from_json
-from streams.processors.routing import Selection, decide, objects, select
+from streams.processors.routing import Selection, ask, decide, objects
 from waybill.settings import EndpointConfig, Settings
 
 
@@ -64,8 +64,7 @@ def explain(case: Case, book: Rulebook) -> tuple[Explained, ...]:
         if objection is not None:
             found.append(Explained(route, objection, None, None))
             continue
-        selection = select(route, case, book)
-        verdict = book.engine.decide(case.facts, selection.held, book.facts[route.name])
+        selection, verdict = ask(route, case, book)
         found.append(Explained(route, None, verdict, selection))
     return tuple(found)
 

@@ -78,8 +78,7 @@ def decide(case: Case, book: Rulebook) -> Decision:
         if objection is not None:
             passed.append(f"{route.name}:{objection}")
             continue
-        selection = select(route, case, book)
-        verdict = book.engine.decide(case.facts, selection.held, book.facts[route.name])
+        selection, verdict = ask(route, case, book)
         if verdict.free:
             return _chosen(route, verdict, selection, case, book, passed)
         if verdict.outcome is not Outcome.DENY and waiting is None:
@@ -88,6 +87,18 @@ def decide(case: Case, book: Rulebook) -> Decision:
     if waiting is not None:
         return _chosen(*waiting, case, book, passed)
     return Decision(Outcome.DENY, (NO_ROUTE, *passed))
+
+
+def ask(route: RouteConfig, case: Case, book: Rulebook) -> tuple[Selection, Verdict]:
+    """Ask policy about a route: with the sources that it takes, or else without those that are not required."""
+    facts = book.facts[route.name]
+    selection = select(route, case, book)
+    verdict = book.engine.decide(case.facts, selection.held, facts)
+    if verdict.free or all(case.items[place].need == "required" for place in selection.items):
+        return selection, verdict
+    less = select(route, case, book, only_required=True)
+    other = book.engine.decide(case.facts, less.held, facts)
+    return (less, other) if other.free or verdict.outcome is Outcome.DENY else (selection, verdict)
 
 
 def _chosen(
@@ -117,10 +128,16 @@ def _within(sent: Selection, wanted: Selection) -> bool:
     return set(sent.items) <= set(wanted.items)
 
 
-def select(route: RouteConfig, case: Case, book: Rulebook) -> Selection:
+def select(route: RouteConfig, case: Case, book: Rulebook, *, only_required: bool = False) -> Selection:
     """Choose which sources of context go along: those that the route takes and that the task needs.
 
     A source that the task requires always counts; where its class is too high, the route cannot serve the request.
+
+    Args:
+        route: where they would go.
+        case: the request.
+        book: says what a route may take.
+        only_required: whether policy does not allow the others.
     """
     if not case.items:
         return Selection(case.held)
@@ -132,6 +149,8 @@ def select(route: RouteConfig, case: Case, book: Rulebook) -> Selection:
             left.append((place, "not_required"))
         elif item.need != "required" and book.engine.residual(item.held, frozenset()).cls not in classes:
             left.append((place, "class"))
+        elif item.need != "required" and only_required:
+            left.append((place, "policy"))
         else:
             taken.append(place)
     held = joined(case.held, (case.items[place] for place in taken), book.labels.joined)

@@ -5,6 +5,7 @@ Nothing is decided here and nothing is sent: the account gathers records, and wh
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -51,6 +52,12 @@ from streams.work import LedgerEntry, Work
 
 _LONGEST_NAME: Final = 256
 """What a provider says of itself is cut to what evidence takes (`ShortText`)."""
+
+_PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9._:/+-]{1,256}")
+"""Names of models and ids of answers: no blank, and no `@`."""
+
+_LIKE_IDS: Final = frozenset({"vendor_token"})
+"""Kinds whose look an id of an answer has by its nature."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,7 +357,7 @@ class Account:
             name=route.name,
             placement=route.placement,
             provider=completion.provider[:_LONGEST_NAME] or call.ref.provider,
-            model=completion.model[:_LONGEST_NAME] or route.model,
+            model=self._harmless(completion.model) or route.model,
             region=route.region,
         )
         usage = Usage(
@@ -365,7 +372,7 @@ class Account:
             now,
             route=ref,
             usage=usage,
-            response_id=completion.response_id[:_LONGEST_NAME] or None,
+            response_id=self._harmless(completion.response_id) or None,
             duration_ms=call.seconds * 1000,
             first_chunk_ms=None if first is None else first * 1000,
             output_sha256=sha256_hex(encoded),
@@ -380,6 +387,14 @@ class Account:
         metrics.tokens.labels(route.name, "output").inc(usage.output_tokens)
         metrics.cost.labels(route.name).inc(usage.cost_usd)
         return Answer(ref, completion, kept, call.about.get("intent_id"))
+
+    def _harmless(self, name: str) -> str:
+        """Give a name that a provider chose, or nothing where it may be something that the provider repeats."""
+        if not _PLAIN_NAME.fullmatch(name):
+            return ""
+        result = self._kitchen.scanner.scan_closed(name)
+        held = any(finding.category == "secret" and finding.kind not in _LIKE_IDS for finding in result.findings)
+        return "" if held or result.failed else name
 
     def end(
         self,

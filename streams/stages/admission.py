@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from time import perf_counter
@@ -167,14 +168,15 @@ class AdmissionLane:
         metrics.transaction_seconds.labels(NAME).observe(seconds)
         now_ms = self._clock().timestamp() * 1000
         waited = metrics.stage_seconds.labels(NAME)
-        for record, admitted in zip(records, results, strict=True):
+        for record in records:
             waited.observe(max(0.0, now_ms - record.timestamp) / 1000)
-            metrics.admitted.labels(admitted.result).inc()
-            if admitted.result == "rejected":
-                metrics.dead_letters.labels(admitted.reason).inc()
-                metrics.ended.labels(Outcome.REJECTED, "none").inc()
-            elif admitted.result == "denied":
-                metrics.ended.labels(Outcome.DENIED, "none").inc()
+        for (result, reason), count in Counter((admitted.result, admitted.reason) for admitted in results).items():
+            metrics.admitted.labels(result).inc(count)
+            if result == "rejected":
+                metrics.dead_letters.labels(reason).inc(count)
+                metrics.ended.labels(Outcome.REJECTED, "none").inc(count)
+            elif result == "denied":
+                metrics.ended.labels(Outcome.DENIED, "none").inc(count)
         end = self._reader.highwater(self._partition)
         if end is not None:
             lag = max(0, end - records[-1].offset - 1)

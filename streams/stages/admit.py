@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -145,7 +145,7 @@ def _admission(record: Incoming, rules: Rules, now: datetime, found: Read, class
         intake=_intake(record, rules),
         position=record.position,
         value=record.value or b"",
-        head=found.head,
+        head=_harmless(found.head, rules.scanner),
         request=request,
         principal=found.principal,
         classified=classified,
@@ -235,7 +235,7 @@ def refuse(record: Incoming, error: RecordError, rules: Rules, now: datetime) ->
         source=f"/waybill/{rules.site}/admission",
         subject=subject,
         traceparent=traceparent(trace_id, root),
-        tracestate=tracestate,
+        tracestate=_state(tracestate, rules.scanner),
     )
     scribe = Scribe(story, hop, name=rules.name, key=subject)
     event = scribe.say(
@@ -271,6 +271,19 @@ def _safe_id(request_id: str | None, scanner: Scanner) -> str | None:
     result = scanner.scan_closed(request_id)
     held = result.failed or any(finding.category == "secret" for finding in result.findings)
     return None if held else request_id
+
+
+def _harmless(head: envelope.Envelope, scanner: Scanner) -> envelope.Envelope:
+    return replace(head, tracestate=_state(head.tracestate, scanner)) if head.tracestate else head
+
+
+def _state(tracestate: str, scanner: Scanner) -> str:
+    """Give the vendors' part of a trace context, which every record repeats, unless it holds what must not be."""
+    if not tracestate:
+        return ""
+    result = scanner.scan_closed(tracestate)
+    held = any(finding.category == "secret" or finding.kind == "email" for finding in result.findings)
+    return "" if held or result.failed else tracestate
 
 
 def _intake(record: Incoming, rules: Rules) -> str:

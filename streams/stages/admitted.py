@@ -26,6 +26,7 @@ from inference.routes import risk_of
 from inference.rulebook import Rulebook
 from policy.identity import Principal
 from policy.questions import Facts
+from policy.redaction import mask
 from policy.vault_keys import Bucket
 from policy.view import ALWAYS, Redactor
 from streams import envelope
@@ -45,6 +46,9 @@ from streams.work import Said, Work
 
 _GONE: Final = "[REMOVED]"
 """Stands for a text of which nothing is left."""
+
+_LONGEST_ID: Final = 128
+"""Characters of a source's name, as the contract of requests bounds them."""
 
 
 class Sealer(Protocol):
@@ -178,13 +182,22 @@ def redact(value: bytes, request: RuntimeRequest, classified: Classified, decisi
         redactor.take_out(part, findings) for part, findings in zip(request.parts(), classified.findings, strict=True)
     ]
     sources = [
-        (texts[turns + 2 * place][:128], texts[turns + 2 * place + 1]) for place in range(len(request.input.context))
+        (_name(texts[turns + 2 * place]), texts[turns + 2 * place + 1]) for place in range(len(request.input.context))
     ]
     context = None
     if sources:
+        # Evidence gets no finding in a source's name, whatever the model gets.
+        names = [
+            source
+            if all(finding.category in redactor.styles for finding in findings)
+            else _name(mask(item.source_id, findings))
+            for (source, _), item, findings in zip(
+                sources, request.input.context, classified.findings[turns::2], strict=True
+            )
+        ]
         context = ContextUse(
-            selected=tuple(source for place, (source, _) in enumerate(sources) if place not in left),
-            left=tuple(f"{sources[place][0]}:{reason}" for place, reason in left.items()),
+            selected=tuple(name for place, name in enumerate(names) if place not in left),
+            left=tuple(f"{names[place]}:{reason}" for place, reason in left.items()),
         )
     if not redactor.removed and not left:
         return View(value, {}, None, context)
@@ -193,11 +206,16 @@ def redact(value: bytes, request: RuntimeRequest, classified: Classified, decisi
         turn["content"] = text or _GONE
     if sources:
         content["input"]["context"] = [
-            {**item, "sourceId": source or _GONE, "content": text or _GONE}
+            {**item, "sourceId": source, "content": text or _GONE}
             for place, (item, (source, text)) in enumerate(zip(content["input"]["context"], sources, strict=True))
             if place not in left
         ]
     return View(orjson.dumps(content), redactor.originals, _redaction(redactor, decision), context)
+
+
+def _name(text: str) -> str:
+    """Give a source's name as the contract wants it, whatever was taken out of it."""
+    return text.strip()[:_LONGEST_ID].strip() or _GONE
 
 
 def _redaction(redactor: Redactor, decision: Decision) -> Redaction | None:

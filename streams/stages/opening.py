@@ -91,10 +91,14 @@ def open_work(work: Work, vault: Vault, book: Rulebook) -> Opened:
 
 
 def answer_rule(work: Work, route: RouteConfig, book: Rulebook) -> AnswerRule:
-    """Give what may not be kept of an answer: by its route, by the route first chosen, and by class and purpose."""
+    """Give what may not be kept of an answer: by its route, the one first chosen, its waybill, class and purpose."""
     first = book.table.by_name.get(work.routes[0], route)
-    by_route = join_answer_rules(route.answer, first.answer)
-    return join_answer_rules(by_route, book.retention.rule_for(class_of(work, book), work.said.purpose).answer)
+    rule = join_answer_rules(route.answer, first.answer)
+    contract = work.waybills.get(route.name)
+    if contract is not None:
+        terms = contract.retention
+        rule = join_answer_rules(rule, AnswerRule(forbid=terms.forbidden_in_answer, action=terms.action))
+    return join_answer_rules(rule, book.retention.rule_for(class_of(work, book), work.said.purpose).answer)
 
 
 def class_of(work: Work, book: Rulebook) -> str:

@@ -254,3 +254,25 @@ def _seconds(texts: list[str]) -> float:
         for text in texts:
             DETECTORS.scan(text)
     return (time.process_time() - began) / (40 * len(texts))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Write to anna@example.org. Thanks for all.", ["anna@example.org"]),
+        ("Write to anna@example.org. thanks for all", ["anna@example.org"]),
+        ("mail anna@example.org . ok", ["anna@example.org"]),
+        ("anna @ example.org. thanks", ["anna @ example.org"]),
+        ("anna@example.org. bert@example.org. done", ["anna@example.org", "bert@example.org"]),
+        ("anna@example.org.\nBert writes", ["anna@example.org"]),
+        ("anna@example.org.\nbert@example.org", ["anna@example.org", "bert@example.org"]),
+        ("anna@mail. example. org", ["anna@mail. example. org"]),
+        ("anna@mail.example.\norg", ["anna@mail.example.\norg"]),
+        ("Sat. lunch @ Nobu. Then home", []),
+        ("see @ nobu.bar. then home", []),
+        ("icon@2x.png. then", []),
+    ],
+)
+def test_an_address_ends_with_its_sentence(text, found):
+    """An address before a full stop is found whatever sentence follows, and the next sentence is no part of it."""
+    assert [text[finding.start : finding.end] for finding in DETECTORS.scan(text)] == found

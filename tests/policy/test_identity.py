@@ -38,7 +38,9 @@ def test_good_token_gives_its_principal(verifier: Verifier) -> None:
 
 
 @pytest.mark.parametrize(
-    ("alg", "kid"), [("ES256", ISSUING.key.kid), ("RS256", "rsa-1"), ("PS256", "rsa-2"), ("EdDSA", "ed-1")]
+    ("alg", "kid"),
+    [("ES256", ISSUING.key.kid), ("RS256", "rsa-1"), ("PS256", "rsa-2"), ("EdDSA", "ed-1")],
+    ids=["ES256", "RS256", "PS256", "EdDSA"],
 )
 def test_each_algorithm_is_checked_with_its_own_key(verifier: Verifier, alg: str, kid: str) -> None:
     """A token of each of the four algorithms is taken, and no other key's signature passes for it."""
