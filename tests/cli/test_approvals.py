@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime
 
 import pytest
 from approvals_made import SECRET, asked, parked
@@ -12,6 +13,10 @@ from command_rig import Commands
 from topic_rig import TopicReader, topics
 
 from evidence.errors import ConfigError, RecordError
+from policy.identity import Verifier
+from policy.jwks import KeySet
+from policy.jws import SigningKey, public_set
+from streams.signed import signed_by
 from streams.topics import APPROVALS, EVIDENCE, WORK_HOSTED
 from streams.transactions import Batch, Writer
 from waybill.cli import approvals
@@ -133,19 +138,77 @@ def test_wrong_flags_are_told(waybill, arguments, told):
         waybill("approve", *arguments)
 
 
-def test_a_token_travels_as_a_header_and_is_never_shown(waybill, settings, tmp_path, capsys):
-    """The signed token goes along for the stage to check, and neither output nor record value has it."""
-    file = tmp_path / "token.jwt"
-    file.write_text("abc.def.ghi\n", encoding="ascii")
-    said = waybill("approve", "r1", "--note", "x", "--as", "user:bob", "--token-file", str(file), "--wait", "0")
-    assert "worker" in said.err
-    assert "abc.def.ghi" not in said.out + said.err + str(read(settings, APPROVALS, 4))
+KEY = SigningKey.generate()
 
 
-def test_a_refusal_of_the_stage_is_told(waybill, settings, stage, tmp_path):
-    """What only the stage can find wrong comes back as its code and sentence."""
+def token(tmp_path, sub="bob", roles=("data-steward",), key=KEY):
+    """Write a token to a file; give its path."""
+    now = int(datetime.now(UTC).timestamp())
+    claims = {
+        "iss": "idp",
+        "aud": "waybill",
+        "sub": sub,
+        "tenant": "acme",
+        "roles": list(roles),
+        "iat": now,
+        "exp": now + 60,
+    }
     file = tmp_path / "token.jwt"
-    file.write_text("abc.def.ghi", encoding="ascii")
+    file.write_text(key.sign(claims) + "\n", encoding="ascii")
+    return str(file)
+
+
+@pytest.fixture
+def signed_stage(settings):
+    """Run the stage with signed identities alone."""
+    verifier = Verifier(KeySet.parse(public_set(KEY), "test"), issuer="idp", audience="waybill")
+    with stage_in_thread(settings, authenticate=signed_by(verifier, lambda: datetime.now(UTC))):
+        yield
+
+
+def test_a_signed_approver_is_who_the_token_says(waybill, settings, signed_stage, tmp_path):
+    """With a token neither name nor role has to be said; evidence shows how the approver was established."""
+    said = waybill("approve", "r1", "--note", "x", "--token-file", token(tmp_path))
+    assert "r1 goes on" in said.out
+    (event,) = [event for event in read(settings, EVIDENCE, 10) if event["eventType"] == "approval.approved"]
+    assert (event["identity"], event["approval"]["approver"]) == ("jwt", "bob")
+    secret = (tmp_path / "token.jwt").read_text(encoding="ascii").strip()
+    assert secret not in said.out + said.err + str(read(settings, APPROVALS, 5)) + str(read(settings, EVIDENCE, 10))
+
+
+@pytest.mark.parametrize(("made", "more", "code"), [
+    ({"roles": ()}, (), "role_missing"),
+    ({"roles": ()}, ("--role", "data-steward"), "role_missing"),
+    ({"sub": "ann"}, (), "self_approval"),
+    ({}, ("--as", "user:eve"), "identity_mismatch"),
+    ({"key": SigningKey.generate()}, (), "unknown_key"),
+])  # fmt: skip
+def test_a_token_that_does_not_suffice_is_refused_by_the_stage(waybill, signed_stage, tmp_path, made, more, code):
+    """What the command says of name and roles counts for nothing beside the token; the stage's code comes back."""
     with pytest.raises(RecordError) as caught:
-        waybill("approve", "r1", "--note", "x", "--as", "user:bob", "--token-file", str(file))
-    assert caught.value.code == "role_missing"
+        waybill("approve", "r1", "--note", "x", "--token-file", token(tmp_path, **made), *more)
+    assert caught.value.code == code
+
+
+def test_without_a_token_a_signing_stage_lets_nobody_in(waybill, signed_stage):
+    """Where identities are signed, saying who one is does not suffice."""
+    with pytest.raises(RecordError) as caught:
+        waybill("approve", "r1", "--note", "x", *ROLE)
+    assert caught.value.code == "no_identity"
+
+
+def test_an_answer_that_nobody_takes_is_told(waybill, settings):
+    """Without a worker the answer is sent, and the command says when it will count."""
+    said = waybill("approve", "r1", "--note", "x", *ROLE, "--wait", "1")
+    assert said.code == 0
+    assert "as soon as a worker runs the stage approvals" in said.err
+    assert len(read(settings, APPROVALS, 4)) == 4
+
+
+def test_a_file_that_holds_no_token_is_told(waybill, tmp_path):
+    """Something else than a token is an error before anything is sent, and is not quoted."""
+    file = tmp_path / "token.jwt"
+    file.write_text("password-7", encoding="ascii")
+    with pytest.raises(ConfigError) as caught:
+        waybill("approve", "r1", "--note", "x", "--token-file", str(file))
+    assert "password-7" not in str(caught.value)

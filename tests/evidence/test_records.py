@@ -79,7 +79,7 @@ def test_a_digest_is_that_of_the_canonical_form():
         intake_id="i", data_classification="public", purpose="süpport",
         destination=Destination(provider="p", endpoint="e", region="eu"), model_route="r/m",
         retention=RetentionTerms(destination_days=0, forbidden_in_answer=("personal",), action="mask"),
-        encryption="tls", redaction="none", consent="contract", fallback=("stop",),
+        encryption="tls", redaction=("none",), consent="contract", fallback=("stop",),
     )  # fmt: skip
     content = orjson.loads(made.to_json())
     assert made.digest() == sha256_hex(canonical_json(content))
@@ -98,10 +98,13 @@ def test_a_waybill_lacks_none_of_its_nine_fields(field):
         "intake_id": "i", "data_classification": "public", "purpose": "p",
         "destination": {"provider": "p", "endpoint": "e", "region": "eu"}, "model_route": "r/m",
         "retention": {"destination_days": 0, "forbidden_in_answer": (), "action": "mask"}, "encryption": "tls",
-        "redaction": "none", "consent": "contract", "fallback": ("stop",),
+        "redaction": ("none",), "consent": "contract", "fallback": ("stop",),
     }  # fmt: skip
     assert Waybill.model_validate(content)
-    empty = {**content, field: () if field == "fallback" else {} if isinstance(content[field], dict) else ""}
+    empty = {
+        **content,
+        field: () if field in {"fallback", "redaction"} else {} if isinstance(content[field], dict) else "",
+    }
     for wrong in ({name: value for name, value in content.items() if name != field}, empty):
         with pytest.raises(ValidationError):
             Waybill.model_validate(wrong)

@@ -87,6 +87,7 @@ async def test_call_is_logged_without_prompt_or_credential(tmp_path: Path) -> No
             "behaviour": "answer",
             "rule": None,
             "credential": sha256(f"Bearer {KEY}".encode()).hexdigest()[:16],
+            "token": None,
             "body": None,
         }
     ]

@@ -6,19 +6,23 @@ import asyncio
 import gc
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import groupby, pairwise
 
 import pytest
 from aiokafka.errors import KafkaError, ProducerFenced
-from decisions import utc_now
+from decisions import Consents, utc_now
 from evidence_samples import stories
-from requests_made import encoded, request
+from requests_made import FORBIDDING, NAMES_WANTED, book, encoded, request
 from stage_rig import Provider, Reader, Worker, asked, send, topics
 
 from inference.backend import Completion, ModelCall
+from inference.rulebook import Shelf
 from inference.standin.script import Behaviour, Rule, Script
-from inference.testing import echo
+from inference.testing import ScriptedBackend, echo
+from policy.detectors import Finding
+from policy.names import DetectorDown
 from streams.kafka import producer
 from streams.metrics import Metrics
 from streams.stages import correlation
@@ -64,16 +68,18 @@ async def test_two_hundred_requests_have_two_hundred_stories(broker, prefix):
 
 
 async def test_bad_records_go_to_the_dead_letters_and_hold_nothing_up(kafka, prefix):
-    """Between good requests, broken ones are refused with their position, and the largest one allowed passes."""
+    """Between good requests, broken ones are refused with their position, and the largest one that fits passes."""
     settings = await topics(kafka, prefix)
-    big = encoded(request("big", "x" * 850_000, modelPolicy={"placement": "local"}))
-    sent = [*asked(10), ("bad", b"{"), ("old", encoded(request("old", contractVersion="7.0"))), ("big", big)]
+    big = encoded(request("big", "x" * 740_000, modelPolicy={"placement": "local"}))
+    huge = encoded(request("huge", "x" * 850_000, modelPolicy={"placement": "local"}))
+    sent = [*asked(10), ("bad", b"{"), ("old", encoded(request("old", contractVersion="7.0"))), ("huge", huge),
+            ("big", big), *asked(4, "after")]  # fmt: skip
     async with Provider() as provider, Reader(settings) as reader, Worker(settings, provider.backend):
         await send(settings, sent)
-        await reader.until_responses(12)
-    assert reader.outcomes() == {"completed": 10, "rejected": 1, "failed": 1}
+        await reader.until_responses(17)
+    assert reader.outcomes() == {"completed": 14, "rejected": 2, "failed": 1}
     assert Counter(letter["failure"]["code"] for letter in reader.found["ai.deadletter"]) == {
-        "not_json": 1, "unsupported_version": 1,
+        "not_json": 1, "unsupported_version": 1, "oversized": 1,
     }  # fmt: skip
     assert {letter["source"]["topic"] for letter in reader.found["ai.deadletter"]} == {settings.name(REQUESTS)}
     too_large = next(response for response in reader.responses if response["requestId"] == "big")
@@ -178,6 +184,100 @@ async def test_a_key_is_remembered_across_restarts(kafka, prefix):
     first = next(event for event in reader.events if event["requestId"] == "one")
     assert {event["duplicateOf"] for event in reader.events if "duplicateOf" in event} == {first["intakeId"]}
     reader.check(["one", "two", "three"])
+
+
+async def test_a_rulebook_that_forbids_counts_for_what_is_queued(kafka, prefix):
+    """A rulebook put on the shelf while requests wait stops each of them that has not been sent, and says so."""
+    settings, shelf = await topics(kafka, prefix), Shelf(book())
+    hosted = [(f"h{number}", encoded(request(f"h{number}"))) for number in range(40)]
+    gated = Gated()
+    worker = Worker(settings, gated, limits=Limits(local=4, hosted=4, drain_s=3), shelf=shelf)
+    async with Reader(settings) as reader, worker:
+        await send(settings, hosted)
+        async with asyncio.timeout(20):
+            while gated.waiting < 4:  # noqa: ASYNC110 - a model that is asked announces nothing
+                await asyncio.sleep(0.02)
+        first, shelf.current = shelf.current, book(policy=FORBIDDING)
+        gated.open.set()
+        await reader.until_responses(40)
+    reader.check(name for name, _ in hosted)
+    outcomes = reader.outcomes()
+    assert outcomes == {"completed": 4, "denied": 36}
+    intents = [event for event in reader.events if event["eventType"] == "model.intended"]
+    assert {event["policy"]["policyVersion"] for event in intents} == {first.version}
+    denials = [event for event in reader.events if event.get("policy", {}).get("decision") == "deny"]
+    assert {event["policy"]["policyVersion"] for event in denials} == {shelf.current.version}
+
+
+class DownNames:
+    """A detector of names that is down for what mentions `down`."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+
+    async def find(self, texts: Sequence[str]) -> list[tuple[Finding, ...]]:
+        """Find Anna, or fail."""
+        self.asked.append(list(texts))
+        if any("down" in text for text in texts):
+            raise DetectorDown("exited", "the child is gone")
+        return [(Finding("person", 0, 4),) if text.startswith("Anna") else () for text in texts]
+
+
+@pytest.mark.parametrize("detector", ["there", "missing"])
+async def test_names_are_looked_for_and_fail_closed(kafka, prefix, detector):
+    """Where labels ask for names, what was found keeps a request inside; a detector that is down or missing denies."""
+    settings, names = await topics(kafka, prefix), DownNames()
+    by = book(labels=NAMES_WANTED)
+    sent = [
+        ("found", encoded(request("found", "Anna asks."))),
+        ("clean", encoded(request("clean", "Nobody asks."))),
+        ("down", encoded(request("down", "The detector is down."))),
+        ("other", encoded(request("other", "Anna trains.", purpose="training"))),
+        ("bad", encoded(request("bad", purpose=None))),
+    ]
+    worker = Worker(settings, ScriptedBackend(), shelf=Shelf(by), names=names if detector == "there" else None)
+    async with Reader(settings) as reader, worker:
+        await send(settings, sent)
+        await reader.until_responses(5)
+    reader.check(name for name, _ in sent)
+    served = {response["requestId"]: response.get("receipt", {}).get("servedBy", {}).get("placement")
+              for response in reader.responses}  # fmt: skip
+    there = detector == "there"
+    assert served == {"found": "local" if there else None, "clean": "hosted" if there else None, "down": None,
+                      "other": "hosted", "bad": None}  # fmt: skip
+    classified = {event["requestId"]: event["classification"] for event in reader.events
+                  if event["eventType"] == "data.classified"}  # fmt: skip
+    assert classified["down"]["detector"] == "names_failed"
+    assert classified["down"]["effective"] == "restricted"
+    assert classified["other"]["detector"] == "ok"
+    assert sorted(text for texts in names.asked for text in texts) == sorted(
+        ["Anna asks.", "Nobody asks.", "The detector is down."] if there else []
+    )
+
+
+async def test_queued_consent_ends_with_its_withdrawal(kafka, prefix):
+    """A withdrawal while requests wait for their turn stops all of them that were not sent before it."""
+    settings, gated = await topics(kafka, prefix), Gated()
+    consents = Consents({("acme", "ada", "support"): "granted"})
+    basis = {"consent": {"basis": "consent"}}
+    sent = [(f"c{number}", encoded(request(f"c{number}", **basis))) for number in range(20)]
+    worker = Worker(settings, gated, limits=Limits(hosted=2, drain_s=3), consents=consents)
+    async with Reader(settings) as reader, worker:
+        await send(settings, sent)
+        async with asyncio.timeout(20):
+            while gated.waiting < 2:  # noqa: ASYNC110 - a model that is asked announces nothing
+                await asyncio.sleep(0.02)
+            await asyncio.sleep(1)  # the rest is admitted meanwhile
+        consents.say("withdrawn")
+        gated.open.set()
+        await reader.until_responses(20)
+    reader.check(name for name, _ in sent)
+    states = Counter(event["consent"]["state"] for event in reader.events if event["eventType"] == "model.intended")
+    assert states == {"granted": 2}
+    assert gated.most == 2
+    assert reader.outcomes()["completed"] == 2 + sum(
+        response["receipt"].get("servedBy", {}).get("placement") == "local" for response in reader.responses
+    )
 
 
 class Gated:

@@ -114,8 +114,8 @@ def test_a_finding_over_a_border_is_one_of_both_parts():
 
 
 PARTS = st.lists(
-    st.lists(st.sampled_from([MAIL, OTHER, PHONE, TOKEN, "word", FACE, "ü", "1.2.3.4", "4111 1111 1111 1111", " ", "."]),
-             max_size=6).map(" ".join),
+    st.lists(st.sampled_from([MAIL, OTHER, PHONE, TOKEN, "word", FACE, "ü", "1.2.3.4", "4111 1111 1111 1111", " ",
+                              "."]), max_size=6).map(" ".join),
     min_size=1, max_size=5,
 )  # fmt: skip
 

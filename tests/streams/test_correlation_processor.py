@@ -15,7 +15,8 @@ NOON = datetime(2026, 11, 2, 12, tzinfo=UTC)
 
 def event(intake: str, sequence: int, *, last: bool = False, **more):
     """An evidence event with what correlation reads of it."""
-    found = {"intakeId": intake, "sequence": sequence, "occurredAtUtc": "2026-11-02T12:00:00Z", **more}
+    found = {"intakeId": intake, "sequence": sequence, "occurredAtUtc": "2026-11-02T12:00:00Z",
+             "eventType": "request.ended" if last else "data.classified", **more}  # fmt: skip
     return {**found, "outcome": "completed"} if last else found
 
 
@@ -99,3 +100,19 @@ def test_partitions_are_followed_apart():
     correlator.observe(event("b", 0), 1, 20)
     correlator.forget(0)
     assert [correlator.watermark(0), correlator.watermark(1), len(correlator)] == [None, 20, 1]
+
+
+def test_a_story_that_waits_for_a_person_is_given_time():
+    """While an approval may come the story is not overdue; once it came, patience begins anew."""
+    correlator = Correlator()
+    correlator.observe(event("i", 0), 0, 0)
+    correlator.observe(event("i", 1, eventType="approval.requested",
+                             approval={"expiresAtUtc": "2026-11-03T12:00:00Z"}), 0, 1)  # fmt: skip
+    expiry = datetime(2026, 11, 3, 12, tzinfo=UTC)
+    assert not list(correlator.overdue(expiry + GRACE))
+    assert len(list(correlator.overdue(expiry + GRACE + timedelta(seconds=1)))) == 1
+    approved = "2026-11-02T18:00:00Z"
+    correlator.observe(event("i", 2, eventType="approval.approved", occurredAtUtc=approved), 0, 2)
+    moment = datetime(2026, 11, 2, 18, tzinfo=UTC) + PATIENCE
+    assert not list(correlator.overdue(moment))
+    assert len(list(correlator.overdue(moment + timedelta(seconds=1)))) == 1

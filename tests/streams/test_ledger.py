@@ -22,7 +22,7 @@ def work(request_id: str = "r1", *, offset: int = 0, prompt: str = "Say hello.",
 def entry(of: Work, state: str, outcome: Outcome | None = None, **changes) -> LedgerEntry:
     """What dispatch would write of it."""
     return LedgerEntry(**{
-        "request_id": of.request.request_id, "intake_id": of.intake_id, "fingerprint": of.fingerprint, "state": state,
+        "request_id": of.said.request_id, "intake_id": of.intake_id, "fingerprint": of.fingerprint, "state": state,
         "work": Position(topic="ai.work.hosted", partition=0, offset=0), "recorded_at_utc": utc_now(),
         "next_sequence": 5, "outcome": outcome, **changes,
     })  # fmt: skip

@@ -10,7 +10,6 @@ from requests_made import encoded, request
 
 from evidence.errors import RecordError
 from streams.request import parse, readable_request_id
-from streams.work import Work
 
 MARK = "Zq7planted"
 
@@ -46,9 +45,9 @@ def spoiled(text: str) -> bytes:
         (encoded(request("r1", actor={"id": ""})), "no_identity"),
         (encoded(request("r1", actor={"id": " "})), "no_identity"),
         (encoded(request("r1", actor={"id": "a", "name": "Ada"})), "unknown_field"),
-        (encoded(request("r1", classification="secret")), "unknown_label"),
-        (encoded(request("r1", classification="Public")), "unknown_label"),
-        (encoded(request("r1", classification=None)), "unknown_label"),
+        (encoded(request("r1", classification="")), "invalid_field"),
+        (encoded(request("r1", classification=7)), "invalid_field"),
+        (encoded(request("r1", classification=None)), "invalid_field"),
         (encoded(request("r1", tools=["shell"])), "unknown_field"),
         (spoiled('"request_id": "r2"'), "unknown_field"),
         (encoded(request("r1", modelPolicy={"placment": "local"})), "unknown_field"),
@@ -114,13 +113,27 @@ def test_no_refusal_of_what_is_no_json_repeats_it(before, after):
         assert MARK not in str(error)  # noqa: PT017 - the same
 
 
-def test_a_source_id_is_classified_with_its_text():
-    """The name of a context source crosses with it, and so the detectors see it."""
+def test_parts_are_everything_that_could_cross():
+    """Each turn is a part, and so are the id and the text of each source, in their order."""
     made = parse(encoded(request("r1", input={
         "messages": [{"role": "user", "content": "one"}],
         "context": [{"sourceId": "mail/anna@example.org", "content": "two"}],
     })))  # fmt: skip
-    assert made.texts().split("\n") == ["one", "mail/anna@example.org", "two"]
+    assert made.parts() == ["one", "mail/anna@example.org", "two"]
+
+
+def test_ids_are_every_word_that_evidence_repeats():
+    """What evidence repeats of a request stands in its ids, once it has been read."""
+    words = {name: f"word-{name}" for name in ("requestId", "correlationId", "idempotencyKey", "session", "purpose")}
+    others = {
+        "actor": {"id": "word-actor"}, "tenant": {"id": "word-tenant"}, "taskType": "word-task",
+        "modelPolicy": {"regions": ["word-region"]},
+        "consent": {"basis": "consent", "reference": "word-reference", "subject": "word-subject"},
+    }  # fmt: skip
+    made = parse(encoded({**request("r1"), **words, **others}))
+    found = made.ids().split(" \x1f ")
+    assert set(found) == {*words.values(), "word-task", "word-actor", "word-tenant", "word-region", "word-reference",
+                          "word-subject"}  # fmt: skip
 
 
 def test_a_scope_is_one_actors_own():
@@ -143,7 +156,10 @@ def test_a_fingerprint_tells_payloads_apart_and_retries_not():
     again = parse(encoded(request("r2", timestampUtc="2026-01-01T00:00:00Z", deadlineUtc=None)))
     assert first.fingerprint() == again.fingerprint()
     for change in ({"purpose": "b"}, {"riskLevel": "high"}, {"modelPolicy": {"maxTokens": 5}}, {"consent": None},
-                   {"classification": "internal"}, {"budget": {"maxCostUsd": 1}}):  # fmt: skip
+                   {"classification": "internal"}, {"budget": {"maxCostUsd": 1}}, {"dataCategories": ["health"]},
+                   {"dataRegulations": ["home"]}, {"consent": {"basis": "contract", "subject": "b"}},
+                   {"input": {"messages": [{"role": "user", "content": "Say hello."}],
+                              "context": [{"sourceId": "s", "content": "c", "need": "useful"}]}}):  # fmt: skip
         assert parse(encoded(request("r1", **change))).fingerprint() != first.fingerprint()
     assert parse(encoded(request("r1", prompt="Other."))).fingerprint() != first.fingerprint()
 
@@ -155,8 +171,7 @@ def test_a_readable_request_id_is_printable_and_short(value):
     assert found is None or (found.isprintable() and 0 < len(found) <= 128)
 
 
-def test_a_request_survives_the_way_through_work():
-    """What admission hands on as JSON reads back as the same request."""
+def test_a_request_survives_being_written():
+    """What is sealed as JSON reads back as the same request."""
     made = parse(encoded(request("r1", budget={"maxCostUsd": 0.5}, session="s", prompt="ü\n\u2028x")))
     assert type(made).model_validate_json(made.to_json()) == made
-    assert Work.model_fields["request"].annotation is type(made)

@@ -54,7 +54,9 @@ def check(rig: Rig) -> None:
     assert events[-1].failure == response.failure
     intents = {event.event_id: event for event in events if event.event_type == "model.intended"}
     calls = [event for event in events if event.event_type in {"model.completed", "model.failed"}]
-    assert {event.intent_id for event in calls if event.route.placement == "hosted"} == set(intents)
+    hosted = [event for event in calls if event.route.placement == "hosted"]
+    assert {event.intent_id for event in hosted if event.intent_id} == set(intents)
+    assert all(event.event_type == "model.failed" for event in hosted if not event.intent_id)
     assert [(attempt.attempt, attempt.intent_id) for attempt in receipt.attempts] == [
         (event.attempt, event.intent_id) for event in calls
     ]

@@ -9,7 +9,8 @@ import orjson
 
 from evidence.records import EventType, Outcome, Stage
 from streams import envelope
-from streams.approvals import APPROVAL_TYPE, ApprovalRequest, ApprovalVerdict
+from streams.approvals import ApprovalRequest, ApprovalVerdict
+from streams.envelope import APPROVAL_TYPE
 from streams.scribe import Scribe
 from streams.story import Story, span_id, traceparent
 from streams.topics import APPROVALS

@@ -32,13 +32,13 @@ def desk(**changes: object) -> approvals.Desk:
 
 
 @contextmanager
-def stage_in_thread(kafka: KafkaSettings) -> Iterator[None]:
+def stage_in_thread(kafka: KafkaSettings, **changes: object) -> Iterator[None]:
     """Run the stage in a thread of its own, as a worker does in its process."""
     loop, ready = asyncio.new_event_loop(), threading.Event()
 
     async def run() -> None:
         with suppress(asyncio.CancelledError):
-            await approvals.stage(kafka, desk()).run(ready.set)
+            await approvals.stage(kafka, desk(**changes)).run(ready.set)
 
     task = loop.create_task(run())
     thread = threading.Thread(target=lambda: loop.run_until_complete(task))

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import orjson
 from aiokafka import TopicPartition
-from decisions import ENDPOINTS, SCANNER, utc_now
-from requests_made import ROUTES, encoded, headers, request, table
+from decisions import SCANNER, Consents, store, utc_now, vault
+from requests_made import ROUTES, book, encoded, headers, request
 
 from inference.backend import Backend
+from inference.credentials import Credentials
 from inference.openai import OpenAICompatibleBackend
+from inference.rulebook import Shelf
 from inference.standin.script import Script
 from inference.standin.server import StandIn
 from inference.testing import ScriptedBackend
+from policy.names import Names
+from policy.vault import Vault
+from policy.vault_store import VaultStore
 from streams.kafka import KafkaSettings, consumer, create_topics, producer
 from streams.metrics import Metrics
 from streams.stages import admission, dispatch
@@ -26,6 +31,7 @@ from streams.stages.admit import Rules
 from streams.stages.dispatch import Limits
 from streams.stages.lanes import LaneStage
 from streams.topics import DEADLETTER, EVIDENCE, REQUESTS, RESPONSES, Topic
+from waybill.parts import StoreKeeper
 
 PARTITIONS = 2
 
@@ -69,17 +75,33 @@ class Worker:
     local: Backend = field(default_factory=ScriptedBackend)
     limits: Limits = field(default_factory=lambda: Limits(drain_s=3))
     routes: str = ROUTES
+    """The table of the rulebook, unless `shelf` is given."""
+    shelf: Shelf | None = None
+    """The rulebook in force; what a test puts there counts from then on."""
+    consents: Consents = field(default_factory=Consents)
+    """What is known of consents."""
+    vault: Vault = field(default_factory=vault)
+    """Seals and opens; all workers of a test have to share it."""
+    store: VaultStore = field(default_factory=store)
+    """Where what may be kept is kept."""
+    credentials: Mapping[str, Credentials] = field(default_factory=dict)
+    """How endpoints are told who calls."""
+    names: Names | None = None
+    """Finds names, where the labels ask for that."""
     metrics: Metrics = field(default_factory=Metrics)
     stages: dict[str, LaneStage] = field(default_factory=dict)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     def start(self) -> Self:
         """Begin both stages."""
-        made = table(self.routes)
+        shelf = self.shelf = self.shelf or Shelf(book(routes=self.routes))
         kitchen = Kitchen(
-            table=made,
-            endpoints=ENDPOINTS,
+            shelf=shelf,
             backends={"hosted": self.hosted, "local": self.local},
+            credentials=self.credentials,
+            vault=self.vault,
+            keeper=StoreKeeper(self.store),
+            consents=self.consents,
             scanner=SCANNER,
             site="here",
             name=self.kafka.name,
@@ -87,16 +109,18 @@ class Worker:
             metrics=self.metrics,
         )
         rules = Rules(
-            table=made,
-            endpoints=ENDPOINTS,
+            shelf=shelf,
             scanner=SCANNER,
+            vault=self.vault,
+            consents=self.consents,
+            verifier=None,
             site="here",
             log_id="log",
             max_bytes=900_000,
             name=self.kafka.name,
         )
         self.stages = {
-            "admission": admission.stage(self.kafka, rules, self.metrics, utc_now),
+            "admission": admission.stage(self.kafka, rules, self.metrics, utc_now, self.names),
             "dispatch": dispatch.stage(self.kafka, kitchen, self.limits, "log"),
         }
         self.tasks = [asyncio.create_task(stage.run(), name=name) for name, stage in self.stages.items()]
