@@ -31,7 +31,8 @@ COPY config config
 RUN printf '#!/bin/sh\nexec python -m waybill "$@"\n' > /usr/local/bin/waybill \
     && chmod 755 /usr/local/bin/waybill \
     && useradd --system --uid 10001 --home-dir /var/lib/waybill waybill \
-    && install -d -o waybill -g waybill -m 750 /var/lib/waybill
+    && install -d -o waybill -g waybill -m 750 /var/lib/waybill \
+    && install -d -o waybill -g waybill -m 700 /var/lib/waybill-vault
 
 USER waybill
 ENTRYPOINT ["waybill"]

@@ -371,6 +371,50 @@ _BACKLOG: Final = Row(
     ),
 )
 
+_POLICY: Final = Row(
+    "Policy and people",
+    (
+        Panel(
+            "Approvals by result",
+            "Requests for approval and what people answered, per second. `void` is an answer that does not count.",
+            "ops",
+            (Query(_rate("result", "waybill_approvals_total"), "{{result}}"),),
+            span=6,
+            stacked=True,
+        ),
+        Panel(
+            "Waiting for a person",
+            "Requests that wait for somebody's approval.",
+            "none",
+            (Query(f"sum({_of('waybill_approvals_waiting')})", "requests"),),
+            span=6,
+        ),
+        Panel(
+            "Consent register",
+            "Entries that a worker knows, and whether it is up to date: 1, or 0 where every consent counts as unknown.",
+            "none",
+            (
+                Query(f"max({_of('waybill_consent_entries')})", "entries"),
+                Query(f"min({_of('waybill_consent_fresh')})", "up to date"),
+            ),
+            span=6,
+        ),
+        Panel(
+            "What policy could not go by",
+            "Activated policies that cannot be used, consent records that cannot be read, and requests whose names "
+            "could not be looked for. Each of them closes the way: look at the worker's log.",
+            "none",
+            (
+                Query(f"sum(increase({_of('waybill_policy_refused_total')}{_RATE}))", "policies refused"),
+                Query(f"sum(increase({_of('waybill_consent_bad_records_total')}{_RATE}))", "bad consent records"),
+                Query(f"sum(increase({_of('waybill_detector_failures_total')}{_RATE}))", "names not looked for"),
+            ),
+            span=6,
+            steps=((1, "orange"),),
+        ),
+    ),
+)
+
 _TROUBLE: Final = Row(
     "Trouble",
     (
@@ -421,5 +465,5 @@ _PROCESS: Final = Row(
     ),
 )
 
-ROWS: Final = (_OVERVIEW, _TRAFFIC, _LATENCY, _MODELS, _EVIDENCE, _BACKLOG, _TROUBLE, _PROCESS)
+ROWS: Final = (_OVERVIEW, _TRAFFIC, _LATENCY, _MODELS, _EVIDENCE, _BACKLOG, _POLICY, _TROUBLE, _PROCESS)
 """The dashboard, from top to bottom."""

@@ -56,7 +56,9 @@ _MAX_ERROR_BYTES = 64 * 1024
 _OWN_FIELDS = frozenset({"model", "messages", "max_tokens", "max_completion_tokens", "temperature", "stream", "n"})
 _CALL_ID = re.compile(r"[!-~]{1,200}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-_PROVIDER_CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+_PROVIDER_CODE = re.compile(r"[A-Za-z]{1,24}(?:[_.-][A-Za-z]{1,24}){0,7}")
+"""A code in words, such as `rate_limit_exceeded`; what has digits may be a key or an id that the provider repeats."""
+
 _KEY = re.compile(r"[!-~]+")
 _AUTHORIZATION = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,31} [!-~]+")
 _AMBIGUOUS_STATUS = frozenset({202, 409, 504, 524})

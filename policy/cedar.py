@@ -245,7 +245,7 @@ def _annotation_faults(chunks: Iterable[_Chunk]) -> Iterable[str]:
         elif identity in seen:
             yield f"{chunk.where}: policy {identity} stands at {seen[identity]} already: give it another @id"
         seen.setdefault(identity, chunk.where)
-        for fault in _faults(chunk):
+        for fault in (*_faults(chunk), *_opened(chunk)):
             yield f"{chunk.where}: policy {identity}: {fault}"
         for fault in _unnamed(chunk.template):
             yield f"{chunk.where}: policy {identity}: {fault}"
@@ -271,6 +271,9 @@ def _faults(chunk: _Chunk) -> Iterable[str]:
             yield f"@{name} names the authority that is asked, in one word"
     if {"approval", "escalate"} <= set(noted):
         yield "@approval and @escalate exclude each other"
+
+
+def _opened(chunk: _Chunk) -> Iterable[str]:
     opened = opened_by_data(chunk.template)
     if opened is not None:
         yield (

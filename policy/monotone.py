@@ -33,20 +33,15 @@ def _reads(node: Any, *, grows: bool) -> Iterator[str]:
         case pst.UnaryOp(op="not"):
             yield from _reads(node.arg, grows=not grows)
         case pst.UnaryOp(op="is_empty") if _data(node.arg):
-            if not grows:
-                yield _data(node.arg) or ""
+            yield from _any(node.arg) if not grows else ()
         case pst.BinaryOp(op="and" | "or"):
             yield from _reads(node.left, grows=grows)
             yield from _reads(node.right, grows=grows)
         case pst.BinaryOp(op="contains" | "contains_any" | "contains_all") if _data(node.left) and not _any(node.right):
-            if grows:
-                yield _data(node.left) or ""
-        case pst.BinaryOp(op="contains_any") if _data(node.right) and not _any(node.left):
-            if grows:
-                yield _data(node.right) or ""
-        case pst.BinaryOp(op="contains_all") if _data(node.right) and not _any(node.left):
-            if not grows:
-                yield _data(node.right) or ""
+            yield from _any(node.left) if grows else ()
+        case pst.BinaryOp(op="contains_any" | "contains_all") if _data(node.right) and not _any(node.left):
+            # To hold one of the words grows with the data; to hold nothing but the words shrinks with it.
+            yield from _any(node.right) if grows == (node.op == "contains_any") else ()
         case _:
             yield from _any(node)
 

@@ -130,6 +130,11 @@ def find(text: str, data: bytes, changed: str = "") -> Iterator[Number]:
             yield from _in_run(text, _groups(text, start, end))
 
 
+def groups(text: str) -> int:
+    """Give how many groups of digits a text has."""
+    return sum(1 for _ in _GROUP.finditer(text))
+
+
 def _groups(text: str, start: int, end: int) -> list[Group]:
     found: list[Group] = []
     previous = start

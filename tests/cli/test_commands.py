@@ -6,11 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
 from streams.brokers.process import free_port
+from waybill.cli.program import app
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (
@@ -116,9 +120,28 @@ def test_doctor_names_what_is_missing(tmp_path: Path):
     """Without a run, the doctor says so line by line and exits with 1."""
     done = waybill("doctor", "--home", str(tmp_path), "--kafka", f"127.0.0.1:{free_port()}")
     assert done.returncode == 1
-    lines = done.stdout.splitlines()
-    assert [line[0] for line in lines] == ["✗", "✗", "✗", "✗", "✗", "✓"]
-    assert lines[1].startswith("✗ broker: ")
+    lines = [line for line in done.stdout.splitlines() if line[0] in "✗✓"]  # a long line goes on in the next
+    checks = ("✗ configuration: ", "✗ broker: ", "✗ topics: ", "✗ clock: ", "✗ worker: ", "✓ evidence: ")
+    assert len(lines) == len(checks)
+    for line, start in zip(lines, checks, strict=True):
+        assert line.startswith(start)
+    assert "WAYBILL_ENDPOINTS__HOSTED__KIND" in lines[0]
+
+
+def test_every_command_has_an_example():
+    """Each command, those of groups too, explains itself with an example that begins as a user would type it."""
+    found = dict(commands(get_command(app), ()))
+    assert {" ".join(command) for command in COMMANDS} <= found.keys()
+    wrong = [name for name, text in found.items() if f"Example: `waybill {name}" not in " ".join(text.split())]
+    assert wrong == []
+
+
+def commands(command: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Give the name and the help of each command."""
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, (*path, name))
+    if not hasattr(command, "commands"):
+        yield " ".join(path), command.help or ""
 
 
 def test_sql_answers_without_a_broker_or_evidence(tmp_path: Path):

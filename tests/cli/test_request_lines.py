@@ -63,10 +63,10 @@ def test_a_deadline_that_is_no_time_ahead_is_refused(seconds):
 def test_every_wrong_line_is_named_and_nothing_is_sent():
     """All faults are told at once, each with its line number, blank lines counted."""
     with pytest.raises(ConfigError) as caught:
-        lines_of(GOOD, b"", b"{no json", {**GOOD, "classification": "secret"}, {**GOOD, "colour": "red"}, b"[1]")
+        lines_of(GOOD, b"", b"{no json", {**GOOD, "contractVersion": "2.0"}, {**GOOD, "colour": "red"}, b"[1]")
     text = str(caught.value)
     assert len(text.splitlines()) == 5
-    for number, code in ((3, "not_json"), (4, "unknown_label"), (5, "unknown_field"), (6, "not_json")):
+    for number, code in ((3, "not_json"), (4, "unsupported_version"), (5, "unknown_field"), (6, "not_json")):
         assert any(f"line {number}:" in row and code in row for row in text.splitlines())
 
 

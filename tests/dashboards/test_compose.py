@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,8 @@ import pytest
 import yaml
 from prometheus_fixtures import Prometheus, exposition_url, prometheus
 
-from inference.routes import load as load_routes
 from waybill import settings
-from waybill.assembly import check_routes
+from waybill.parts import check_rulebook
 
 __all__ = ["exposition_url", "prometheus"]  # fixtures
 
@@ -44,7 +44,11 @@ def test_docker_compose_accepts_the_file() -> None:
         pytest.skip("there is no `docker compose`: apt-get install docker-compose-plugin (from Docker's own packages)")
     done = subprocess.run(
         [*command, "--file", str(FILE), "config", "--quiet"],
-        env={**os.environ, "GRAFANA_ADMIN_PASSWORD": "only-for-this-check"},
+        env={
+            **os.environ,
+            "GRAFANA_ADMIN_PASSWORD": "only-for-this-check",
+            "TOKEN_ISSUER": "https://id.example.org",
+        },
         capture_output=True,
         text=True,
         check=False,
@@ -102,6 +106,12 @@ def test_a_service_has_no_more_rights_than_it_needs(name: str) -> None:
 def test_what_is_mounted_exists_and_cannot_be_changed(name: str) -> None:
     """Every file and folder of the project that is mounted is there and read-only; every volume is declared."""
     for mount in SERVICES[name].get("volumes", ()):
+        if isinstance(mount, dict):  # what only the operator has
+            assert mount["source"].startswith("./secrets/")
+            assert mount["read_only"] is True
+            assert mount["bind"] == {"create_host_path": False}
+            assert mount["source"].removeprefix("./") in (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+            continue
         source, _, mode = (*mount.split(":"), "")[:3]
         if source.startswith("./"):
             assert (ROOT / source).exists(), source
@@ -131,16 +141,46 @@ def test_settings_are_known(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.load().kafka == "kafka:19092"
 
 
-def test_every_route_leads_to_an_endpoint_of_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the worker's environment the route table that is mounted can be served, and nobody's key is needed."""
+def worker_settings(monkeypatch: pytest.MonkeyPatch) -> settings.Settings:
+    """Give the worker's settings, its mounted configuration taken from the project."""
     for key, value in SERVICES["worker"]["environment"].items():
         monkeypatch.setenv(key, value)
-    found = settings.load(routes=ROOT / "config" / "routes.yaml")
-    table, endpoints = check_routes(found)
-    assert {route.endpoint for route in table.routes} <= set(endpoints)
-    assert table == load_routes(ROOT / "config" / "routes.yaml")
+    config = ROOT / "config"
+    return settings.load(routes=config / "routes.yaml", policy=config / "policy", decisions=config / "decisions")
+
+
+def test_the_worker_can_start_with_what_is_mounted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Routes, policies and decision records agree under the worker's environment, and nobody's key is needed."""
+    found = worker_settings(monkeypatch)
+    book = check_rulebook(found, datetime.now(UTC))
+    assert {route.endpoint for route in book.table.routes} == set(found.endpoints)
     assert found.endpoints["hosted"].allow_plaintext is True
     assert found.endpoints["local"].url == "triton:8001"
+
+
+def test_the_worker_knows_who_signs_and_has_no_default_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Identity is checked, by keys that the operator gives; compose refuses to start without the issuer's name."""
+    identity = worker_settings(monkeypatch).identity
+    assert identity
+    assert identity.method == "jwt"
+    targets = [mount["target"] for mount in SERVICES["worker"]["volumes"] if isinstance(mount, dict)]
+    assert targets == [identity.jwks]
+    assert SERVICES["worker"]["environment"]["WAYBILL_IDENTITY__ISSUER"].startswith("${TOKEN_ISSUER:?")
+
+
+def test_what_the_worker_writes_outlives_it() -> None:
+    """Home and vault are volumes, and folders of the image that its user owns."""
+    environment, mounts = SERVICES["worker"]["environment"], SERVICES["worker"]["volumes"]
+    volumes = {mount.split(":")[1] for mount in mounts if isinstance(mount, str) and not mount.startswith("./")}
+    assert volumes == {environment["WAYBILL_HOME"], environment["WAYBILL_VAULT"]}
+    for folder in volumes:
+        assert re.search(rf"install -d -o waybill -g waybill -m 7[05]0 {folder}\b", DOCKERFILE), folder
+
+
+def test_what_an_operator_keeps_in_secrets_stays_there() -> None:
+    """Git and the images take nothing of the folder `secrets`."""
+    assert "secrets/" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    assert not any("secrets" in line for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines())
 
 
 def test_names_between_containers_are_names_of_services() -> None:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_fixtures import WorkerMetrics
 
 from dashboards import grafana
 from dashboards.panels import ROWS
-from streams.metrics import Metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 BOARD: dict[str, Any] = json.loads(grafana.PATH.read_text(encoding="utf-8"))
@@ -34,7 +34,7 @@ def exposed() -> set[str]:
     """Give the names of all samples that a worker exposes."""
     return {
         family.name + suffix
-        for family in Metrics().registry.collect()
+        for family in WorkerMetrics().registry.collect()
         for suffix in {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}.get(family.type, ("",))
     }
 
@@ -142,7 +142,7 @@ def test_queries_name_metrics_that_exist(expr: str) -> None:
 def test_every_metric_of_ours_is_looked_at() -> None:
     """There is no metric that nobody sees."""
     shown = " ".join(expr for _, expr in TARGETS)
-    ours = [family.name for family in Metrics().registry.collect() if family.name.startswith("waybill_")]
+    ours = [family.name for family in WorkerMetrics().registry.collect() if family.name.startswith("waybill_")]
     assert [name for name in ours if name not in shown] == []
 
 

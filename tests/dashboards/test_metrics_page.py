@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import Metric
-from prometheus_fixtures import exercise
-
-from streams.metrics import Metrics
+from prometheus_fixtures import WorkerMetrics, exercise
 
 ROOT = Path(__file__).resolve().parents[2]
 ROW = re.compile(r"^\| `([a-z_]+)` \| (counter|gauge|histogram) \| (.*?) ?\| (.+) \|$")
@@ -33,7 +31,7 @@ def name_of(family: Metric) -> str:
 
 def exposed() -> dict[str, tuple[str, set[str]]]:
     """Give type and labels of each metric that a worker exposes once everything has happened."""
-    metrics = Metrics()
+    metrics = WorkerMetrics()
     exercise(metrics)
     return {
         name_of(family): (family.type, {label for sample in family.samples for label in sample.labels} - {"le"})
@@ -56,4 +54,4 @@ def test_names_follow_the_conventions() -> None:
 
 def test_every_metric_has_a_help_text() -> None:
     """Whoever reads the raw exposition learns what each number is."""
-    assert all(len(family.documentation) > 10 for family in Metrics().registry.collect())
+    assert all(len(family.documentation) > 10 for family in WorkerMetrics().registry.collect())

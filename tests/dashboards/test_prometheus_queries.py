@@ -13,6 +13,7 @@ import yaml
 from prometheus_fixtures import (
     ALERTS,
     Prometheus,
+    WorkerMetrics,
     exercise,
     exposition_url,
     need,
@@ -21,7 +22,6 @@ from prometheus_fixtures import (
 )
 
 from dashboards import grafana
-from streams.metrics import Metrics
 
 __all__ = ["exposition_url", "prometheus"]  # fixtures
 
@@ -40,7 +40,7 @@ RULES = [rule for group in yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["g
 
 def test_the_exercise_moves_every_metric() -> None:
     """No metric can be added to the program without these tests asking for it."""
-    metrics = Metrics()
+    metrics = WorkerMetrics()
     exercise(metrics)
     silent = [family.name for family in metrics.registry.collect() if not family.samples]
     assert silent == []

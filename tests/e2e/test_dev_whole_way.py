@@ -73,10 +73,16 @@ def test_stories_have_no_holes(finished):
 
 @pytest.mark.triton
 def test_only_public_and_internal_data_left(finished):
-    """No hosted call was intended for data above internal, and the stand-in is called by its name."""
-    calls = rows(finished[0], "select class, provider from crossings")
-    assert {row["class"] for row in calls} == {"public", "internal"}
-    assert {row["provider"] for row in calls} == {"stand-in"}
+    """What left was public or internal, or had all that was personal taken out; the stand-in is called by its name."""
+    intents = rows(
+        finished[0],
+        "select classification.effective as class, route.provider as provider, redaction.applied as applied "
+        "from events where event_type = 'model.intended'",
+    )
+    assert {row["class"] for row in intents if not row["applied"]} == {"public", "internal"}
+    assert {item for row in intents for item in row["applied"] or ()} >= {"personal:pseudonym"}
+    assert all("personal:pseudonym" in row["applied"] for row in intents if row["applied"])
+    assert {row["provider"] for row in intents} == {"stand-in"}
 
 
 @pytest.mark.triton

@@ -276,3 +276,11 @@ def _seconds(texts: list[str]) -> float:
 def test_an_address_ends_with_its_sentence(text, found):
     """An address before a full stop is found whatever sentence follows, and the next sentence is no part of it."""
     assert [text[finding.start : finding.end] for finding in DETECTORS.scan(text)] == found
+
+
+def test_a_text_full_of_numbers_is_not_looked_at_for_seconds():
+    """More groups of digits than can be looked at in time fail closed; what is below that is looked at as ever."""
+    with pytest.raises(DetectionError, match="groups of digits"):
+        DETECTORS.scan(" ".join(f"10.0.{place % 250}.{place % 200}" for place in range(1000)))
+    few = " ".join(f"10.0.{place % 250}.{place % 200}" for place in range(100))
+    assert len(DETECTORS.scan(few)) > 90

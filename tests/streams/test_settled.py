@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -51,7 +52,8 @@ def test_what_is_settled_is_written_as_the_records_themselves_are(changes: dict[
 
 def test_a_case_is_decided_anew_by_another_rulebook_and_for_another_size_that_breaks_the_budget() -> None:
     """Nothing is remembered for longer than the rulebook that said it, nor past a bound that the request sets."""
-    by, other = book(), book()
+    by = book()
+    other = replace(by)
     asked = case(by)
     assert settle(asked, by) is settle(asked, by)
     assert settle(asked, other) is not settle(asked, by)

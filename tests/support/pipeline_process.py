@@ -20,7 +20,8 @@ from typing import Any
 
 import aiohttp
 import orjson
-from dev_run import ROOT, environment
+from deployment import UNSIGNED, write
+from dev_run import ROOT, environment, waybill
 from requests_made import encoded, headers
 from stories_told import Call, Story, problems
 
@@ -28,8 +29,9 @@ from queries.database import Evidence
 from streams.app import APP
 from streams.brokers.members import evict_members
 from streams.brokers.process import Child, free_port
+from streams.envelope import Headers
 from streams.kafka import KafkaSettings, producer
-from streams.topics import DEADLETTER, REQUESTS, RESPONSES
+from streams.topics import DEADLETTER, REQUESTS, RESPONSES, Topic
 from waybill.cli.traffic import tail
 from waybill.dev import STAGES
 from waybill.dev_topics import make_topics
@@ -48,6 +50,7 @@ routes:
     purposes: ["*"]
     max_tokens: 64
     timeout_s: 60
+    contract: "1.1"
     price: {input_per_million_usd: 1.0, output_per_million_usd: 2.0}
     answer: {forbid: [personal, financial, secret], action: mask}
 """
@@ -81,23 +84,34 @@ def slow(*latencies_ms: int) -> dict[str, Any]:
 class Pipeline:
     """What runs; made by `running_pipeline`."""
 
-    def __init__(self, home: Path, kafka: KafkaSettings, routes: Path, changes: Mapping[str, str]) -> None:
+    def __init__(self, home: Path, kafka: KafkaSettings, changes: Mapping[str, str], log: Path) -> None:
         self.home = home
+        self.log = log
+        """Where the stand-in writes its calls."""
         self.kafka = kafka
         self.sent: dict[str, dict[str, Any]] = {}
         self.responses: dict[str, list[dict[str, Any]]] = {}
         self.dead: list[dict[str, Any]] = []
         self.notes: list[str] = []
-        self._routes = routes
         self._changes = dict(changes)
         self._workers: dict[str, Child] = {}
         self._web: dict[str, int] = {}
         self._producer = producer(kafka)
 
     @property
-    def log(self) -> Path:
-        """Where the stand-in writes its calls."""
-        return self.home / "stand-in-calls.jsonl"
+    def web(self) -> str:
+        """Where the first worker serves its pages."""
+        return f"http://127.0.0.1:{next(iter(self._web.values()))}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a command of this pipeline has to be told."""
+        return {
+            "WAYBILL_HOME": str(self.home),
+            "WAYBILL_KAFKA": self.kafka.bootstrap,
+            "WAYBILL_KAFKA_PREFIX": self.kafka.prefix,
+            **self._changes,
+        }
 
     def calls(self) -> list[Call]:
         """Give the calls that reached the stand-in, from its own log."""
@@ -123,14 +137,10 @@ class Pipeline:
         web = self._web.setdefault(name, free_port())
         argv = [executable, "-m", "waybill", "worker", *(["--stages", stages] if stages else [])]
         variables = {
-            "WAYBILL_HOME": str(self.home),
-            "WAYBILL_ROUTES": str(self._routes),
-            "WAYBILL_KAFKA": self.kafka.bootstrap,
-            "WAYBILL_KAFKA_PREFIX": self.kafka.prefix,
             "WAYBILL_KAFKA_SESSION_MS": "6000",
             "WAYBILL_FRESHNESS_SECONDS": "0.5",
             "WAYBILL_WEB_PORT": str(web),
-            **self._changes,
+            **self.environment,
         }
         child = Child(name, argv, log=self.home / f"{name}.log", env=environment(**variables), cwd=ROOT)
         self._workers[name] = child
@@ -153,9 +163,13 @@ class Pipeline:
         """Put a request on its topic; the future is done when the broker has it."""
         identity = str(request["requestId"])
         self.sent[identity] = request
-        value, key = encoded(request), identity.encode()
-        topic = self.kafka.name(REQUESTS)
-        delivered: asyncio.Future[Any] = await self._producer.send(topic, value, key=key, headers=headers(identity))
+        return await self.put(encoded(request), identity.encode(), headers(identity))
+
+    async def put(self, value: bytes, key: bytes, given: Headers, topic: Topic = REQUESTS) -> asyncio.Future[Any]:
+        """Put any record on a topic; the future is done when the broker has it."""
+        delivered: asyncio.Future[Any] = await self._producer.send(
+            self.kafka.name(topic), value, key=key, headers=given
+        )
         return delivered
 
     async def send_all(self, requests: Iterable[dict[str, Any]], *, per_second: float | None = None) -> None:
@@ -191,6 +205,12 @@ class Pipeline:
         """Ask the evidence by SQL."""
         with Evidence(self.home / "evidence") as evidence, evidence.query(query) as rows:
             return list(rows)
+
+    async def command(self, *arguments: str) -> str:
+        """Run one of the program's commands on this pipeline; give what it printed."""
+        done = await asyncio.to_thread(waybill, *arguments, **self.environment)
+        assert done.returncode == 0, self.told([f"waybill {' '.join(arguments)}: {done.stdout}{done.stderr}"])
+        return done.stdout
 
     async def check(self, *, outcomes: Iterable[str]) -> Counter[str]:
         """Compare responses, evidence and the stand-in's calls; give how many requests ended how.
@@ -250,6 +270,9 @@ async def running_pipeline(
     triton: str | None = None,
     partitions: int = 2,
     replication: int = 1,
+    outside: Path | None = None,
+    policies: Mapping[str, str] | None = None,
+    reviewed: Sequence[Path] = (),
     **changes: str,
 ) -> AsyncIterator[Pipeline]:
     """Make topics, start a stand-in and a reader of responses; workers are the test's to start.
@@ -263,11 +286,17 @@ async def running_pipeline(
         triton: where Triton is, for a route to the endpoint `local`.
         partitions: of each topic.
         replication: of each topic.
+        outside: the stand-in's files are written here, whole prompts among them; to `home`, and without, if None.
+        policies: files of the policy folder that are others than the sample's (`deployment.policy_files`).
+        reviewed: further policy folders that the routes may run under.
         **changes: settings of the workers.
     """
     home.mkdir(parents=True, exist_ok=True)
-    table, rules, port = home / "routes.yaml", home / "standin.json", free_port()
-    table.write_text(routes)
+    theirs = outside or home
+    theirs.mkdir(parents=True, exist_ok=True)
+    rules, log, port = theirs / "standin.json", theirs / "stand-in-calls.jsonl", free_port()
+    identity = {} if "WAYBILL_IDENTITY__JWKS" in changes else UNSIGNED
+    changes = {**write(home / "deployment", routes, *reviewed, **(policies or {})), **identity, **changes}
     rules.write_text(json.dumps(script or {"rules": []}))
     endpoints = {"HOSTED": {"KIND": "openai", "URL": f"http://127.0.0.1:{port}/v1", "PROVIDER": "stand-in"}}
     if triton is not None:
@@ -275,8 +304,9 @@ async def running_pipeline(
     for name, fields in endpoints.items():
         changes |= {f"WAYBILL_ENDPOINTS__{name}__{field}": value for field, value in fields.items()}
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a broker that is broken on purpose fills pages
-    made = Pipeline(home, KafkaSettings(bootstrap, prefix=prefix), table, changes)
-    argv = [executable, "-m", "inference.standin", "--port", str(port), "--script", str(rules), "--log", str(made.log)]
+    made = Pipeline(home, KafkaSettings(bootstrap, prefix=prefix), changes, log)
+    argv = [executable, "-m", "inference.standin", "--port", str(port), "--script", str(rules), "--log", str(log)]
+    argv += ["--keep-prompts"] if outside else []
     stand_in = Child("stand-in", argv, log=home / "stand-in.log", cwd=ROOT)
     following: asyncio.Task[None] | None = None
     try:

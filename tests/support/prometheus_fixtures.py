@@ -22,7 +22,9 @@ import pytest
 import yaml
 
 from streams.brokers.process import free_port
+from streams.consent import ConsentMetrics
 from streams.metrics import Metrics
+from streams.stages.approvals import ApprovalMetrics
 
 ROOT = Path(__file__).resolve().parents[2]
 ALERTS = ROOT / "dashboards" / "alerts.yml"
@@ -153,9 +155,18 @@ def _ready(url: str, process: subprocess.Popen[bytes], log: Path) -> bool:
         return False
 
 
-def exercise(metrics: Metrics) -> None:
+class WorkerMetrics(Metrics):
+    """All that one worker counts, on one registry, as assembly puts it together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.consents = ConsentMetrics(self.registry)
+        self.approvals = ApprovalMetrics(self.registry)
+
+
+def exercise(metrics: WorkerMetrics) -> None:
     """Move every metric once, with the labels that the stages give them."""
-    for result in ("admitted", "rejected", "denied"):
+    for result in ("admitted", "parked", "rejected", "denied"):
         metrics.admitted.labels(result).inc()
     metrics.ended.labels("completed", "local").inc()
     metrics.ended.labels("completed", "hosted").inc()
@@ -180,12 +191,20 @@ def exercise(metrics: Metrics) -> None:
     metrics.overdue_stories.set(0)
     metrics.stories.labels("yes").inc()
     metrics.restarts.labels("sink").inc()
+    metrics.detector_failures.inc()
+    metrics.policy_refused.inc()
+    metrics.consents.bad.inc()
+    metrics.consents.entries.set(5)
+    metrics.consents.fresh.set(1)
+    for result in ("requested", "approved", "denied", "expired", "void"):
+        metrics.approvals.results.labels(result).inc()
+    metrics.approvals.waiting.labels(0).set(1)
 
 
 @pytest.fixture(scope="module")
 def exposition_url() -> Iterator[str]:
     """Where the program's own exposition is served while every metric moves, several times a second."""
-    metrics = Metrics()
+    metrics = WorkerMetrics()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

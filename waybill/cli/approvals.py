@@ -16,6 +16,7 @@ from evidence.errors import ConfigError, RecordError
 from waybill.cli.interrupts import listen
 from waybill.cli.options import Home, Kafka, out, resolve, tell
 from waybill.cli.retention import masked, who
+from waybill.cli.tokens import read_token
 from waybill.settings import Settings
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def _answer(
 ) -> int:
     if not note.strip():
         raise ConfigError("--note is empty: say why, for those who read the evidence")
-    told, (token, holder) = masked(note), _token(token_file)
+    told, (token, holder) = masked(note), read_token(token_file)
     approver = holder if name is None and holder is not None else who(name)
     from streams.approvals import Ruling, judge, unsigned  # noqa: PLC0415 - `--help` needs none of it
     from waybill.cli.answering import send  # noqa: PLC0415 - the same
@@ -224,24 +225,6 @@ def _verdict(
     except ValidationError as error:
         wrong = ", ".join(sorted({str(problem["loc"][0]) for problem in error.errors(include_input=False)}))
         raise ConfigError(f"this cannot be an answer: {wrong}") from None
-
-
-def _token(file: Path | None) -> tuple[str | None, str | None]:
-    """Give a signed token and whose it says that it is; whether it holds is for the stage to say."""
-    if file is None:
-        return None, None
-    from policy.files import read_text  # noqa: PLC0415 - `--help` needs none of it
-    from policy.jws import unchecked  # noqa: PLC0415 - the same
-
-    text = read_text(file, "token").strip()
-    text = text[len("bearer ") :] if text[: len("bearer ")].lower() == "bearer " else text
-    try:
-        holder = unchecked(text).claims.get("sub")
-    except RecordError as error:
-        raise ConfigError(f"{file}: {error}") from None
-    if not isinstance(holder, str) or not holder:
-        raise ConfigError(f"{file}: the token does not say whose it is: it has no `sub`")
-    return text, holder
 
 
 def _items(settings: Settings, timeout_s: float) -> list[Item]:

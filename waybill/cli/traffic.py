@@ -17,6 +17,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from evidence.errors import RecordError
+from policy.identity import HEADER
 from streams import envelope
 from streams.errors import BrokerUnavailable, TopicMismatch
 from streams.kafka import KafkaSettings, consumer, partition_counts, producer
@@ -60,7 +61,8 @@ class Progress:
 class Traffic:
     """One sending: opens its reader at the topics' ends before the first record goes out."""
 
-    def __init__(self, kafka: KafkaSettings, lines: Sequence[Line]) -> None:
+    def __init__(self, kafka: KafkaSettings, lines: Sequence[Line], *, token: str | None = None) -> None:
+        self._token = token
         self._kafka = kafka
         self._lines = lines
         self._reader: AIOKafkaConsumer | None = None
@@ -111,7 +113,9 @@ class Traffic:
             waiting = [
                 (
                     line,
-                    await self._producer.send(topic, line.value, key=line.request_id.encode(), headers=_headers(line)),
+                    await self._producer.send(
+                        topic, line.value, key=line.request_id.encode(), headers=_headers(line, self._token)
+                    ),
                 )
                 for line in self._lines
             ]
@@ -200,10 +204,11 @@ async def tail(kafka: KafkaSettings, topics: Sequence[Topic], *, from_start: boo
     return reader
 
 
-def _headers(line: Line) -> list[tuple[str, bytes]]:
+def _headers(line: Line, token: str | None) -> list[tuple[str, bytes]]:
     trace, span = uuid4().hex, uuid4().hex[:16]
     hop = envelope.Hop(source=SOURCE, subject=line.request_id, traceparent=f"00-{trace}-{span}-01")
-    return hop.headers(envelope.REQUEST_TYPE, line.request_id, datetime.now(UTC))
+    headers = hop.headers(envelope.REQUEST_TYPE, line.request_id, datetime.now(UTC))
+    return headers if token is None else [*headers, (HEADER, f"Bearer {token}".encode())]
 
 
 async def find_response(kafka: KafkaSettings, request_id: str, timeout_s: float) -> dict[str, Any] | None:
