@@ -11,6 +11,7 @@ from typing import Self
 import orjson
 from aiokafka import TopicPartition
 
+from bench.requests import TENANTS, token
 from bench.rig import PARTITIONS, Rig
 from queries.database import Evidence
 from streams import envelope, topics
@@ -32,6 +33,7 @@ class Client:
 
     def __init__(self, rig: Rig) -> None:
         self._rig = rig
+        self._token = token(rig.key, 0, datetime.now(UTC))
         self._producer = producer(rig.kafka)
         self._consumer = consumer(rig.kafka, group=None, from_start=False)
         self.sent = 0
@@ -76,7 +78,7 @@ class Client:
             await room.acquire()
             identity = f"bench-{next(_ids)}"
             key = identity.encode()
-            value, headers = _request(identity)
+            value, headers = _request(identity, self._token)
             begun[key] = time.perf_counter()
             await self._producer.send(topic, key=key, value=value, headers=headers)
 
@@ -105,17 +107,17 @@ def _counted(rig: Rig) -> tuple[int, int]:
     return int(row[0]), int(row[1])
 
 
-def _request(identity: str) -> tuple[bytes, envelope.Headers]:
+def _request(identity: str, signed: bytes) -> tuple[bytes, envelope.Headers]:
     now = datetime.now(UTC)
     content = {
         "contractVersion": "1.0",
         "requestId": identity,
         "timestampUtc": _z(now),
         "deadlineUtc": _z(now + timedelta(minutes=10)),
-        "actor": {"id": "bench"},
-        "tenant": {"id": "bench"},
-        "taskType": "summarise",
-        "purpose": "benchmark",
+        "actor": {"id": "user-0"},
+        "tenant": {"id": TENANTS[0]},
+        "taskType": "summary",
+        "purpose": "product-research",
         "classification": "internal",
         "input": {"messages": [{"role": "user", "content": PROMPT}]},
         "consent": {"basis": "contract"},
@@ -126,6 +128,7 @@ def _request(identity: str) -> tuple[bytes, envelope.Headers]:
         ("ce_source", b"/bench"),
         ("ce_id", identity.encode()),
         ("content-type", b"application/json"),
+        ("authorization", signed),
     ]
     return orjson.dumps(content), headers
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from pathlib import Path
 import aiohttp
 import psutil
 
+from policy.jws import SigningKey, public_set
 from streams import app
 from streams.brokers.apache import ApacheKafka
 from streams.brokers.process import Child, free_port
@@ -22,25 +24,11 @@ from streams.topics import DAY_MS, Topic
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / ".cache" / "kafka"
-PARTITIONS = 2
+JWKS = "jwks.json"
+"""The issuer's public keys, in the worker's home."""
 
-ROUTES = """
-version: 1
-policy_id: bench
-routes:
-  - name: hosted-general
-    placement: hosted
-    endpoint: hosted
-    model: gpt-bench
-    region: eu
-    capabilities: ["*"]
-    classes: [public, internal]
-    purposes: ["*"]
-    max_tokens: 64
-    timeout_s: 30
-    price: {input_per_million_usd: 1.0, output_per_million_usd: 2.0}
-    answer: {forbid: [personal, financial, secret], action: mask}
-"""
+PARTITIONS = 2
+ISSUER = "https://id.example.org"
 
 
 @dataclass
@@ -49,6 +37,7 @@ class Rig:
 
     kafka: KafkaSettings
     home: Path
+    key: SigningKey
     pids: dict[str, int] = field(default_factory=dict)
 
     def cpu(self) -> dict[str, float]:
@@ -78,7 +67,8 @@ async def pipeline(workers: Sequence[str] = ("",)) -> AsyncIterator[Rig]:
     """The whole pipeline; each of `workers` names the stages of one worker process ("" is all)."""
     with tempfile.TemporaryDirectory(prefix="waybill-bench-home-") as folder:
         home = Path(folder)
-        (home / "routes.yaml").write_text(ROUTES, encoding="utf-8")
+        key = SigningKey.generate()
+        (home / JWKS).write_text(public_set(key), encoding="utf-8")
         async with broker() as (kafka, broker_pid):
             await create_topics(kafka, partitions=PARTITIONS, replication=1)
             changelog = Topic(app.CHANGELOG, "Faust's table.", DAY_MS, compacted=True)
@@ -88,7 +78,7 @@ async def pipeline(workers: Sequence[str] = ("",)) -> AsyncIterator[Rig]:
                 "stand-in", [sys.executable, "-m", "inference.standin", "--port", str(port)], log=home / "standin.log"
             )
             children = [standin]
-            rig = Rig(kafka, home, {"broker": broker_pid})
+            rig = Rig(kafka, home, key, {"broker": broker_pid})
             try:
                 await standin.start()
                 await standin.wait_ready(lambda: _answers(f"http://127.0.0.1:{port}/healthz"), 20)
@@ -106,18 +96,47 @@ async def pipeline(workers: Sequence[str] = ("",)) -> AsyncIterator[Rig]:
 async def _worker(rig: Rig, number: int, stages: str, standin_port: int) -> Child:
     web = free_port()
     argv = [sys.executable, "-m", "waybill", "worker", "--home", str(rig.home), "--kafka", rig.kafka.bootstrap]
-    argv += ["--routes", str(rig.home / "routes.yaml"), "--web-port", str(web)]
+    argv += ["--web-port", str(web)]
     argv += ["--stages", stages] if stages else []
-    environment = {
-        **os.environ,
-        "WAYBILL_ENDPOINTS__HOSTED__KIND": "openai",
-        "WAYBILL_ENDPOINTS__HOSTED__URL": f"http://127.0.0.1:{standin_port}/v1",
-        "WAYBILL_ENDPOINTS__HOSTED__PROVIDER": "stand-in",
-    }
+    environment = settings(rig.home, f"http://127.0.0.1:{standin_port}/v1")
     child = Child(f"worker-{number}", argv, log=rig.home / f"worker-{number}.log", env=environment, cwd=ROOT)
     await child.start()
     await child.wait_ready(lambda: _answers(f"http://127.0.0.1:{web}/health"), 60)
     return child
+
+
+def settings(home: Path, hosted: str) -> dict[str, str]:
+    """Give the environment of a worker of the sample deployment with signed identity.
+
+    Args:
+        home: where the key set lies.
+        hosted: base URL of the hosted endpoint.
+    """
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("WAYBILL_")},
+        "WAYBILL_ENDPOINTS__HOSTED__KIND": "openai",
+        "WAYBILL_ENDPOINTS__HOSTED__URL": hosted,
+        "WAYBILL_ENDPOINTS__HOSTED__PROVIDER": "stand-in",
+        "WAYBILL_ENDPOINTS__LOCAL__KIND": "triton",
+        "WAYBILL_ENDPOINTS__LOCAL__URL": "127.0.0.1:1",
+        "WAYBILL_IDENTITY__ISSUER": ISSUER,
+        "WAYBILL_IDENTITY__JWKS": str(home / JWKS),
+    }
+
+
+def reference_us() -> float:
+    """Give the CPU time of a fixed piece of work, in microseconds: it shows how far neighbours slow this machine."""
+    spent = []
+    for _ in range(_TURNS):
+        began, found = time.process_time_ns(), dict[int, int]()
+        for number in range(_STEPS):
+            found[number % 97] = (number * 7 + 3) % 1013
+        spent.append(time.process_time_ns() - began)
+    return round(sorted(spent)[_TURNS // 2] / 1000, 1)
+
+
+_STEPS = 10_000
+_TURNS = 9
 
 
 async def _answers(url: str) -> bool:
