@@ -19,7 +19,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from bench import requests
 from bench.rig import JWKS, PARTITIONS, ROOT, broker, reference_us, settings
-from policy.jws import SigningKey, public_set
+from policy.identity.jws import SigningKey, public_set
 from streams import app, topics
 from streams import kafka as clients
 from streams.brokers.process import Child, free_port

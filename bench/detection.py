@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from policy.detectors import Detectors, Finding
-from policy.names import NamesDetector, missing
+from policy.detection.detectors import Detectors, Finding
+from policy.detection.names import NamesDetector, missing
 from policy.redaction import mask
 
 PYTHON = Path(__file__).resolve().parent.parent / ".venv-names" / "bin" / "python"

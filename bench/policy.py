@@ -14,11 +14,11 @@ from bench.rig import ROOT
 from inference import rulebook
 from inference.routes import Endpoint
 from inference.rulebook import Rulebook
-from policy.detectors import Detectors
+from policy.detection.detectors import Detectors
 from policy.engine import Held
 from policy.labels import Label
 from policy.questions import Facts, Style
-from policy.vault import Vault
+from policy.vault.sealing import Vault
 from policy.view import Redactor
 from streams.processors import routing
 from streams.processors.cases import Case, Wish

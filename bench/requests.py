@@ -15,7 +15,7 @@ import orjson
 
 from bench.detection import texts
 from bench.rig import ISSUER, ROOT
-from policy.jws import SigningKey
+from policy.identity.jws import SigningKey
 from streams import envelope
 from streams.consent import ConsentEntry
 

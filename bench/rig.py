@@ -15,7 +15,7 @@ from pathlib import Path
 import aiohttp
 import psutil
 
-from policy.jws import SigningKey, public_set
+from policy.identity.jws import SigningKey, public_set
 from streams import app
 from streams.brokers.apache import ApacheKafka
 from streams.brokers.process import Child, free_port

@@ -4,7 +4,7 @@ Three kinds that a hosted endpoint can be set to, and none at all; each passes t
 `tests/inference/test_credentials.py`:
 
     key        the workload's own provider key, the same for each call
-    minted     a token made for this crossing (`policy.workload`)
+    minted     a token made for this crossing (`policy.identity.workload`)
     exchange   a token that an RFC 8693 endpoint gives for a minted one (`inference.exchange`)
 
 A user's own credential has no way in: a `Crossing` has no place for one.
@@ -25,8 +25,8 @@ from evidence.errors import ConfigError
 from evidence.records import CredentialRef
 from inference.errors import NotSent
 from policy.files import Config
-from policy.jws import SigningKey
-from policy.workload import LIFETIME_S, MAX_LIFETIME_S, Crossing, Minter
+from policy.identity.jws import SigningKey
+from policy.identity.workload import LIFETIME_S, MAX_LIFETIME_S, Crossing, Minter
 
 __all__ = [
     "Auth",

@@ -22,7 +22,7 @@ from evidence.errors import ConfigError
 from evidence.records import CredentialRef
 from inference.credentials import Authorization, bearer_header
 from inference.errors import NotSent
-from policy.workload import Crossing, Minter
+from policy.identity.workload import Crossing, Minter
 
 GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
 """The grant of RFC 8693."""

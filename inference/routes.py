@@ -17,8 +17,8 @@ from pydantic import AfterValidator, Field
 from evidence.canonical import sha256_hex
 from evidence.records import Placement, RouteRef, ShortText
 from policy.contract import STOP, WAYBILL_VERSION
+from policy.detection.kinds import Category
 from policy.files import Config, Document, read
-from policy.kinds import Category
 from policy.labels import Encryption, Labels, Word
 
 ANY = "*"

@@ -23,8 +23,8 @@ from cedarpy import pst
 
 from evidence.canonical import sha256_hex
 from evidence.errors import ConfigError
+from policy.detection.kinds import CATEGORIES
 from policy.files import read_text
-from policy.kinds import CATEGORIES
 from policy.monotone import opened_by_data
 from policy.questions import Style
 

@@ -20,7 +20,7 @@ import orjson
 
 from policy import vocabulary
 from policy.cedar import PolicySet, Rule, Source
-from policy.kinds import KINDS
+from policy.detection.kinds import KINDS
 from policy.labels import Label, Labels
 from policy.questions import NOTHING, Facts, Granted, Outcome, RouteFacts, Style, Verdict
 from policy.view import ALWAYS, stricter
@@ -84,13 +84,14 @@ class Engine:
             levels.append(Granted(approved=True, overridden=True))
         redactions = [frozenset[str](), *(item for item in sets if item)]
         self._ways = tuple(level._replace(redacted=redacted) for level, redacted in product(levels, redactions))
-        self._key = self._minimise()
+        self.key = self._minimise()
+        """Gives what the policies read of the facts of a request: what answers are remembered by."""
         self._memory: dict[Any, Verdict] = {}
         self._category = {name: kind.category for name, kind in KINDS.items()}
 
     def decide(self, facts: Facts, held: Held, route: RouteFacts) -> Verdict:
         """Give the least demanding way in which a request may take a route, or say why there is none."""
-        key = (self._key(facts), held, route)
+        key = (self.key(facts), held, route)
         found = self._memory.get(key)
         if found is None:
             found = self._remember(key, self._decide(facts, held, route))
@@ -105,7 +106,7 @@ class Engine:
             route: where it is about to go.
             granted: what the first decision rests on, and has been done since.
         """
-        key = (self._key(facts), held, route, granted)
+        key = (self.key(facts), held, route, granted)
         found = self._memory.get(key)
         if found is None:
             reason = self._grant_objects(held, route, granted)

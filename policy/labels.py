@@ -17,8 +17,8 @@ from pydantic import Field
 
 from evidence.errors import RecordError
 from evidence.records import ShortText
+from policy.detection.kinds import CATEGORIES, KINDS
 from policy.files import Config, Document, read
-from policy.kinds import CATEGORIES, KINDS
 
 Encryption = Literal["tls", "loopback", "none"]
 """`loopback` never leaves the machine; `none` is a network that the operator vouches for (`ALLOW_PLAINTEXT`)."""

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from policy.detectors import Finding
-from policy.kinds import KINDS
+from policy.detection.detectors import Finding
+from policy.detection.kinds import KINDS
 
 Action = Literal["mask", "drop", "refuse"]
 Style = Literal["typed", "numbered"]

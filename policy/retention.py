@@ -1,7 +1,7 @@
 """Retention rules: how long what of a request may be kept, by class and purpose, and what then has to go.
 
-The rules are one file that people write; the decisions are pure functions, and `policy.vault_store` and
-`policy.sweep` carry them out.
+The rules are one file that people write; the decisions are pure functions, and `policy.vault.store` and
+`policy.vault.sweep` carry them out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import Field
 
 from evidence.records import ShortText
 from policy.files import Config, Document, read
-from policy.vault_keys import Bucket, KeyId, KeyInfo, Period
+from policy.vault.keys import Bucket, KeyId, KeyInfo, Period
 
 Action = Literal["mask", "drop", "refuse"]
 Kind = Literal["pseudonyms", "request", "response"]

@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from policy.detectors import Finding
-from policy.kinds import KINDS
+from policy.detection.detectors import Finding
+from policy.detection.kinds import KINDS
 from policy.questions import Style
 
 ALWAYS: Final[Mapping[str, Style]] = {"secret": Style.MASK}

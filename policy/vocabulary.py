@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from policy.kinds import KINDS
+from policy.detection.kinds import KINDS
 from policy.labels import Label, Labels
 from policy.questions import BASES, CONSENT_STATES, CROSSINGS, IDENTITIES, Facts, Granted, RouteFacts
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from policy.decision_form import DecisionRecord
-from policy.decision_pages import assumptions
+from policy.placement.form import DecisionRecord
+from policy.placement.pages import assumptions
 from queries.database import DEFAULT_TIMEOUT_S, Evidence
 
 _CALLS: Final = """

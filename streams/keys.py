@@ -21,8 +21,8 @@ from pydantic import Field, model_validator
 from evidence.errors import ConfigError, UnavailableError
 from inference.exchange import checked_url
 from policy.files import Config, read_text
-from policy.identity import ClaimNames, Verifier
-from policy.jwks import KeySet
+from policy.identity.jwks import KeySet
+from policy.identity.verify import ClaimNames, Verifier
 
 _MAX_BYTES: Final = 1 << 20
 _TICK_S: Final = 1.0

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from evidence.errors import RecordError
-from policy.identity import Verifier, bearer
+from policy.identity.verify import Verifier, bearer
 from streams.approvals import ApprovalVerdict, Approver, Authenticate
 
 if TYPE_CHECKING:

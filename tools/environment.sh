@@ -88,10 +88,10 @@ triton() {
 }
 
 names() {
-    current .venv-names/installed policy/names_model/requirements.txt && return 0
+    current .venv-names/installed policy/detection/names_model/requirements.txt && return 0
     echo "installing the names model into .venv-names, once (about 100 MB to download) ..."
-    if new_venv .venv-names && install .venv-names --require-hashes -r policy/names_model/requirements.txt; then
-        sum_of policy/names_model/requirements.txt >.venv-names/installed
+    if new_venv .venv-names && install .venv-names --require-hashes -r policy/detection/names_model/requirements.txt; then
+        sum_of policy/detection/names_model/requirements.txt >.venv-names/installed
     else
         echo "the names model could not be installed, so that no policy can ask for names and places (why: $log)" >&2
         rm -rf .venv-names

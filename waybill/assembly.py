@@ -18,10 +18,10 @@ from inference.inprocess import InProcessBackend
 from inference.openai import OpenAICompatibleBackend
 from inference.rulebook import Rulebook
 from inference.triton import TritonBackend
-from policy.identity import Verifier
-from policy.names import Limits as NamesLimits
-from policy.names import NamesDetector
-from policy.vault_store import VaultStore
+from policy.detection.names import Limits as NamesLimits
+from policy.detection.names import NamesDetector
+from policy.identity.verify import Verifier
+from policy.vault.store import VaultStore
 from streams import app as host
 from streams.approvals import unsigned
 from streams.brokers.patience import wait_after_empty_fetches

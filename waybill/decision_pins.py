@@ -16,8 +16,8 @@ from evidence.canonical import canonical_json, sha256_hex
 from evidence.errors import ConfigError
 from inference import rulebook
 from inference.routes import RouteConfig, RouteTable
-from policy.decision_records import RouteFacts
 from policy.files import Document
+from policy.placement.records import RouteFacts
 from waybill.settings import Settings
 
 _ZEROS: Final = "sha256:" + "0" * 64

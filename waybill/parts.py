@@ -13,13 +13,13 @@ from evidence.errors import ConfigError
 from evidence.records import Placement
 from inference import rulebook
 from inference.rulebook import Rulebook, Shelf
-from policy.decision_records import load as load_decisions
-from policy.detectors import Detectors
-from policy.identity import Verifier
+from policy.detection.detectors import Detectors
+from policy.identity.verify import Verifier
+from policy.placement.records import load as load_decisions
 from policy.redaction import mask
-from policy.vault import Vault
-from policy.vault_keys import VaultError
-from policy.vault_store import SealedObject, VaultStore
+from policy.vault.keys import VaultError
+from policy.vault.sealing import Vault
+from policy.vault.store import SealedObject, VaultStore
 from streams.consent import ConsentMetrics, ConsentRegister
 from streams.keys import KeyFeed
 from streams.metrics import Metrics

@@ -22,8 +22,8 @@ from pydantic_core import core_schema
 from evidence.records import EvidenceEvent
 from inference.routes import RouteTable
 from policy.contract import Waybill
-from policy.decision_form import DecisionRecord
 from policy.labels import LabelsConfig
+from policy.placement.form import DecisionRecord
 from policy.retention import RetentionConfig
 from streams.approvals import ApprovalRequest, ApprovalVerdict
 from streams.consent import ConsentEntry

@@ -18,7 +18,7 @@ from evidence.errors import ConfigError
 from inference.credentials import Auth, CredentialConfig, Credentials
 from inference.routes import Endpoint
 from policy.labels import Encryption
-from policy.vault import Vault
+from policy.vault.sealing import Vault
 from policy.versions import Versions
 from streams.kafka import KafkaSettings
 from streams.keys import IdentityConfig

@@ -16,7 +16,7 @@ from evidence.errors import ConfigError
 from inference.standin.script import Script
 from inference.standin.server import StandIn
 from policy.files import read_text
-from policy.jwks import KeySet
+from policy.identity.jwks import KeySet
 
 if sys.platform == "win32":
     from asyncio import run

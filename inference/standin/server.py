@@ -41,8 +41,8 @@ from inference.standin.script import (
     error_body,
     reply_to,
 )
-from policy.jwks import KeySet
-from policy.workload import check_presented
+from policy.identity.jwks import KeySet
+from policy.identity.workload import check_presented
 
 MARK_HEADER: Final = "x-waybill-provider"
 """The response header that says `stand-in`."""

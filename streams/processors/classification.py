@@ -8,7 +8,7 @@ from typing import Final, NamedTuple, Protocol
 
 from evidence.errors import RecordError
 from evidence.records import Classification
-from policy.detectors import Finding, ScanResult, together
+from policy.detection.detectors import Finding, ScanResult, together
 from policy.engine import Held
 from policy.labels import Label, Labels
 from policy.view import by_part

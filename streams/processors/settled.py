@@ -86,7 +86,7 @@ def settle(case: Case, book: Rulebook) -> Settled:
         over = tuple(estimate(route, wish) > wish.budget for route in book.table.routes)
     key = (
         id(book),
-        book.engine._key(facts),  # noqa: SLF001 - what policies read of the facts, by the engine's own measure
+        book.engine.key(facts),
         facts.task,
         facts.purpose,
         facts.risk,

@@ -32,7 +32,7 @@ from inference.routes import RouteConfig
 from inference.rulebook import Rulebook, Shelf
 from policy.contract import Waybill
 from policy.retention import AnswerRule
-from policy.vault import Vault
+from policy.vault.sealing import Vault
 from streams import envelope
 from streams.ledger import Claim
 from streams.metrics import Metrics

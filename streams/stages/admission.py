@@ -14,8 +14,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from evidence.errors import RecordError, UnavailableError
 from evidence.records import Outcome, Position
-from policy.names import DetectorDown
-from policy.names import Names as NamesFinder
+from policy.detection.names import DetectorDown
+from policy.detection.names import Names as NamesFinder
 from streams.errors import kind_and_place
 from streams.kafka import KafkaSettings
 from streams.metrics import Metrics

@@ -11,8 +11,8 @@ from evidence.canonical import sha256_hex
 from evidence.errors import RecordError
 from evidence.records import EventType, Failure, Outcome, Position, Stage
 from inference.rulebook import Rulebook, Shelf
-from policy.detectors import Finding
-from policy.identity import Principal, Verifier, bearer, check_request, unsigned
+from policy.detection.detectors import Finding
+from policy.identity.verify import Principal, Verifier, bearer, check_request, unsigned
 from streams import envelope
 from streams.processors.classification import Classified, Scanner, classify
 from streams.request import RuntimeRequest, parse, readable_request_id

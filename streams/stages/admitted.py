@@ -24,10 +24,10 @@ from evidence.records import (
 )
 from inference.routes import risk_of
 from inference.rulebook import Rulebook
-from policy.identity import Principal
+from policy.identity.verify import Principal
 from policy.questions import Facts
 from policy.redaction import mask
-from policy.vault_keys import Bucket
+from policy.vault.keys import Bucket
 from policy.view import ALWAYS, Redactor
 from streams import envelope
 from streams.memory import Memory

@@ -17,9 +17,9 @@ from inference.rulebook import Rulebook
 from policy.engine import Held
 from policy.questions import Granted
 from policy.retention import AnswerRule, Kind, join_answer_rules
-from policy.reveal import pack
-from policy.vault import Vault
-from policy.vault_store import SealedObject, seal_object
+from policy.vault.reveal import pack
+from policy.vault.sealing import Vault
+from policy.vault.store import SealedObject, seal_object
 from streams.processors.cases import Case, from_json, joined
 from streams.request import RuntimeRequest
 from streams.work import Work

@@ -20,7 +20,7 @@ from inference.credentials import Authorization, Crossing
 from inference.errors import Ambiguous, BackendError, NotSent, Rejected
 from inference.routes import RouteConfig
 from inference.rulebook import Rulebook
-from policy.vault_keys import KeyDestroyed, VaultError
+from policy.vault.keys import KeyDestroyed, VaultError
 from streams.errors import kind_and_place
 from streams.ledger import Finding, Standing
 from streams.processors.cases import allowed_tokens

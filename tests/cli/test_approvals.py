@@ -13,9 +13,9 @@ from command_rig import Commands
 from topic_rig import TopicReader, topics
 
 from evidence.errors import ConfigError, RecordError
-from policy.identity import Verifier
-from policy.jwks import KeySet
-from policy.jws import SigningKey, public_set
+from policy.identity.jwks import KeySet
+from policy.identity.jws import SigningKey, public_set
+from policy.identity.verify import Verifier
 from streams.signed import signed_by
 from streams.topics import APPROVALS, EVIDENCE, WORK_HOSTED
 from streams.transactions import Batch, Writer

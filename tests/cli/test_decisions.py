@@ -17,7 +17,7 @@ from evidence.parsing import parse
 from evidence.records import EventType, EvidenceEvent, Placement, RouteRef, Stage, Usage
 from evidence.store import EvidenceStore
 from inference.routes import load as load_routes
-from policy.decision_records import RouteFacts
+from policy.placement.records import RouteFacts
 from waybill import decision_pins
 from waybill.cli import decisions, program
 from waybill.decision_pins import price_digest, repin, table_facts

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from evidence.errors import ConfigError
 from inference.credentials import load_signing_key
-from policy.identity import Verifier
-from policy.jwks import KeySet
+from policy.identity.jwks import KeySet
+from policy.identity.verify import Verifier
 from waybill.cli.identity import app
 
 ISSUER = "https://id.example.org"

@@ -12,8 +12,8 @@ from vault_children import KEEP, an_object
 from vault_rig import Deployment, deployment
 
 from evidence.errors import ConfigError, RecordError, UnavailableError
-from policy.vault import KeyDestroyed, Vault, key_of
-from policy.vault_store import SealedObject, VaultStore, open_object
+from policy.vault.sealing import KeyDestroyed, Vault, key_of
+from policy.vault.store import SealedObject, VaultStore, open_object
 from streams.brokers.process import free_port
 from waybill.cli import retention
 

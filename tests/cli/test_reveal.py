@@ -16,12 +16,12 @@ from vault_children import an_object
 from vault_rig import Deployment, deployment
 
 from evidence.errors import ConfigError, RecordError, UnavailableError
-from policy import reveal as revealing
-from policy.detectors import Finding
-from policy.kinds import KINDS
+from policy.detection.detectors import Finding
+from policy.detection.kinds import KINDS
 from policy.questions import Style
-from policy.vault import KeyDestroyed, Vault, VaultError, key_of
-from policy.vault_store import VaultStore
+from policy.vault import reveal as revealing
+from policy.vault.sealing import KeyDestroyed, Vault, VaultError, key_of
+from policy.vault.store import VaultStore
 from policy.view import ALWAYS, Redactor
 from streams.brokers.process import free_port
 from waybill.cli.reveal import reveal

@@ -14,8 +14,8 @@ from inference import rulebook
 from inference.routes import Endpoint
 from inference.rulebook import Rulebook
 from inference.standin.script import Script
-from policy.detectors import Detectors
-from policy.identity import unsigned
+from policy.detection.detectors import Detectors
+from policy.identity.verify import unsigned
 from policy.questions import Outcome
 from streams.processors.classification import Classified, classify
 from streams.processors.routing import Decision, decide

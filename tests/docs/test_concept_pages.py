@@ -15,10 +15,10 @@ from inference.routes import Endpoint
 from inference.rulebook import Rulebook
 from policy import labels
 from policy.cedar import Source
-from policy.detectors import Detectors
+from policy.detection.detectors import Detectors
 from policy.engine import Engine, Held
 from policy.files import Document
-from policy.identity import unsigned
+from policy.identity.verify import unsigned
 from policy.labels import Label
 from policy.questions import Facts, Outcome, Style
 from policy.view import Redactor

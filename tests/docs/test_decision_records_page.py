@@ -11,9 +11,9 @@ import yaml
 from doc_pages import DOCS, END, ROOT, codes, field_table, fields, read_table
 
 from inference.routes import load as load_routes
-from policy.decision_form import LONGEST_REVIEW_DAYS, Assumed, Considered, DecisionRecord, Pins
-from policy.decision_pages import NUMBERS
-from policy.decision_records import load
+from policy.placement.form import LONGEST_REVIEW_DAYS, Assumed, Considered, DecisionRecord, Pins
+from policy.placement.pages import NUMBERS
+from policy.placement.records import load
 
 PAGE = (DOCS / "decision-records.md").read_text(encoding="utf-8")
 RECORDS = ROOT / "config" / "decisions"

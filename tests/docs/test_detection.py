@@ -12,7 +12,7 @@ import pytest
 from doc_pages import DOCS, ROOT, codes, read_table
 from names_fixtures import need_names
 
-from policy.names import Limits, Reason
+from policy.detection.names import Limits, Reason
 
 PAGE = (DOCS / "detection.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```\n\nprints\n\n```text\n(.*?)```", PAGE, re.DOTALL)

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from inference import exchange
 from inference.credentials import CredentialConfig
 from inference.standin.__main__ import _arguments
-from policy.identity import ClaimNames
-from policy.jws import SigningKey, unchecked
-from policy.workload import LIFETIME_S, MAX_LIFETIME_S, Crossing, Minter
+from policy.identity.jws import SigningKey, unchecked
+from policy.identity.verify import ClaimNames
+from policy.identity.workload import LIFETIME_S, MAX_LIFETIME_S, Crossing, Minter
 from streams.keys import IdentityConfig
 from waybill.cli.identity import app
 

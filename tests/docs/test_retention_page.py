@@ -10,8 +10,8 @@ from vault_children import NOW, an_object
 
 from policy.files import Document
 from policy.retention import RetentionConfig, RuleConfig, parse
-from policy.vault import REVALIDATE_S, Bucket, Vault
-from policy.vault_store import VaultStore
+from policy.vault.sealing import REVALIDATE_S, Bucket, Vault
+from policy.vault.store import VaultStore
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = (DOCS / "retention.md").read_text(encoding="utf-8")

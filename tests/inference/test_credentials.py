@@ -35,9 +35,9 @@ from inference.credentials import (
 from inference.errors import NotSent, Rejected
 from inference.exchange import ExchangedCredentials, checked_url
 from inference.standin import StandIn
-from policy.jwks import KeySet
-from policy.jws import SigningKey, public_set
-from policy.workload import Minter
+from policy.identity.jwks import KeySet
+from policy.identity.jws import SigningKey, public_set
+from policy.identity.workload import Minter
 
 ROOT = Path(__file__).resolve().parents[2]
 PROVIDER_KEY = "sk-test-4e1bd0c9f7"

@@ -21,8 +21,8 @@ from inference.backend import Completion, ModelCall
 from inference.rulebook import Shelf
 from inference.standin.script import Behaviour, Rule, Script
 from inference.testing import ScriptedBackend, echo
-from policy.detectors import Finding
-from policy.names import DetectorDown
+from policy.detection.detectors import Finding
+from policy.detection.names import DetectorDown
 from streams.kafka import producer
 from streams.metrics import Metrics
 from streams.stages import correlation

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evidence.errors import ConfigError
-from policy import decision_pages
-from policy.decision_form import DecisionRecord
-from policy.decision_records import load
+from policy.placement import pages as decision_pages
+from policy.placement.form import DecisionRecord
+from policy.placement.records import load
 
 SHIPPED = Path(__file__).resolve().parents[2] / "config" / "decisions"
 OTHER = "sha256:" + "9" * 64

@@ -12,11 +12,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from labelled_texts import CLEAN, HOLDING, SAMPLES, measure, report
 
-from policy import detectors as module
-from policy.detectors import DetectionError, Detectors, Finding, ScanResult, together
-from policy.folding import fold, offsets
-from policy.kinds import KINDS
-from policy.names import KINDS as BY_MODEL
+from policy.detection import detectors as module
+from policy.detection.detectors import DetectionError, Detectors, Finding, ScanResult, together
+from policy.detection.folding import fold, offsets
+from policy.detection.kinds import KINDS
+from policy.detection.names import KINDS as BY_MODEL
 
 DETECTORS = Detectors()
 FOREIGN = st.text(st.sampled_from("äß漢字電話🙂é\u200d\u0301ﬁ½Ⅷ—\u00a0\u2028中"), max_size=12)

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evidence.errors import ConfigError, RecordError, UnavailableError
-from policy.detectors import Detectors
-from policy.identity import ClaimNames, Verifier, bearer, check_request, establish, unsigned
-from policy.jwks import KeySet
-from policy.jws import SigningKey, public_set
+from policy.detection.detectors import Detectors
+from policy.identity.jwks import KeySet
+from policy.identity.jws import SigningKey, public_set
+from policy.identity.verify import ClaimNames, Verifier, bearer, check_request, establish, unsigned
 
 ISSUING = Issuer()
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evidence.errors import ConfigError, RecordError
+from policy.detection.kinds import CATEGORIES, KINDS
 from policy.files import Document
-from policy.kinds import CATEGORIES, KINDS
 from policy.labels import CategoryConfig, ClassConfig, Label, Labels, LabelsConfig, RegulationConfig, load, parse
 
 TEXT = """version: 1

@@ -16,7 +16,7 @@ import pytest
 from names_fixtures import PYTHON, need_names
 
 from evidence.errors import ConfigError, RetryableError
-from policy.names import SERVER, DetectorDown, Limits, Names, NamesDetector, _messages, missing
+from policy.detection.names import SERVER, DetectorDown, Limits, Names, NamesDetector, _messages, missing
 
 _STAND_IN = """
 import json, os, signal, struct, sys, time

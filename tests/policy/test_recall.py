@@ -10,9 +10,9 @@ import pytest
 from entity_set import NEGATIVES, POSITIVES, SECRET, Sample
 from names_fixtures import PYTHON, need_names
 
-from policy.detectors import Detectors, Finding, together
-from policy.kinds import KINDS
-from policy.names import NamesDetector
+from policy.detection.detectors import Detectors, Finding, together
+from policy.detection.kinds import KINDS
+from policy.detection.names import NamesDetector
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "detection.md"
 MODEL = ("person", "place")

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from labelled_texts import CLEAN, HOLDING
 
-from policy.detectors import Detectors, Finding
-from policy.kinds import KINDS
+from policy.detection.detectors import Detectors, Finding
+from policy.detection.kinds import KINDS
 from policy.redaction import Filtered, drop, filter_text, mask
 
 DETECTORS = Detectors()

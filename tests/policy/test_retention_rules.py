@@ -24,7 +24,7 @@ from policy.retention import (
     load,
     parse,
 )
-from policy.vault_keys import TRANSIT, Bucket, KeyId, KeyInfo
+from policy.vault.keys import TRANSIT, Bucket, KeyId, KeyInfo
 
 CLASSES = ("public", "internal", "confidential", "restricted")
 CATEGORIES = frozenset({"personal", "financial", "secret"})

@@ -14,9 +14,9 @@ import orjson
 import pytest
 from vault_children import KEEP, NOW, an_object
 
-from policy.sweep import detail, due, sweep
-from policy.vault import Bucket, KeyDestroyed, Vault, key_of
-from policy.vault_store import VaultStore, open_object
+from policy.vault.sealing import Bucket, KeyDestroyed, Vault, key_of
+from policy.vault.store import VaultStore, open_object
+from policy.vault.sweep import detail, due, sweep
 
 STEPS = {"remove_expired", "plan", "mark", "tidy", "destroy"}
 LATER = NOW + timedelta(days=32)

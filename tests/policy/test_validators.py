@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy import validators
+from policy.detection import validators
 
 CARDS = str.split(
     "4111111111111111 4012888888881881 4222222222222 5555555555554444 5105105105105100 2223000048400011 "

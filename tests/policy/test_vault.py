@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from vault_children import KEEP, NOW, an_object, child, files
 
 from evidence.errors import ConfigError, UnavailableError
-from policy.vault import TRANSIT, Bucket, KeyDestroyed, KeyId, Vault, VaultError, key_of
-from policy.vault_files import Files
-from policy.vault_store import VaultStore
+from policy.vault.files import Files
+from policy.vault.sealing import TRANSIT, Bucket, KeyDestroyed, KeyId, Vault, VaultError, key_of
+from policy.vault.store import VaultStore
 
 TEXT = b"write to ada@example.com about the invoice"
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from vault_children import NOW, an_object, child, files
 
-from policy.vault import Bucket, KeyDestroyed, Vault, VaultError
-from policy.vault_store import VaultStore, bound_to, open_object
+from policy.vault.sealing import Bucket, KeyDestroyed, Vault, VaultError
+from policy.vault.store import VaultStore, bound_to, open_object
 
 TEXT = b"write to ada@example.com about the invoice"
 

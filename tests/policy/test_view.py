@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.detectors import Detectors, Finding
-from policy.kinds import KINDS
+from policy.detection.detectors import Detectors, Finding
+from policy.detection.kinds import KINDS
 from policy.questions import Style
 from policy.view import ALWAYS, Redactor, by_part
 

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evidence.errors import ConfigError, RecordError
-from policy.jwks import KeySet
-from policy.jws import SigningKey, open_token, public_set, unchecked
-from policy.workload import Crossing, Minter, check_presented, workload_id
+from policy.identity.jwks import KeySet
+from policy.identity.jws import SigningKey, open_token, public_set, unchecked
+from policy.identity.workload import Crossing, Minter, check_presented, workload_id
 
 KEY = SigningKey.generate()
 KEYS = KeySet.parse(public_set(KEY), "jwks.json")

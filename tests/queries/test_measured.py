@@ -12,8 +12,8 @@ from evidence_samples import ROUTES, stories
 from evidence.parsing import parse
 from evidence.records import EventType, EvidenceEvent, Failure, Placement, RouteRef, Stage, Usage
 from evidence.store import EvidenceStore
-from policy.decision_records import parse as parse_record
 from policy.files import Document
+from policy.placement.records import parse as parse_record
 from queries.database import Evidence
 from queries.measured import compare, measure, strangers
 

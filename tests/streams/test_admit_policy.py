@@ -38,8 +38,8 @@ from requests_made import (
     with_context,
 )
 
-from policy.detectors import Finding
-from policy.identity import HEADER, Verifier
+from policy.detection.detectors import Finding
+from policy.identity.verify import HEADER, Verifier
 from streams.approvals import ApprovalRequest
 from streams.processors.cases import from_json
 from streams.processors.classification import NAMES_FAILED

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from requests_made import encoded, labels, request, source, with_context
 
 from evidence.errors import RecordError
-from policy.detectors import Finding
+from policy.detection.detectors import Finding
 from streams.processors.classification import NAMES_FAILED, Classified, classify
 from streams.request import parse
 

@@ -15,8 +15,8 @@ from bad_tokens import AUDIENCE, ISSUER, NOW, Issuer
 from pydantic import ValidationError
 
 from evidence.errors import ConfigError, RecordError, UnavailableError
-from policy.identity import Verifier
-from policy.jws import SigningKey, public_set
+from policy.identity.jws import SigningKey, public_set
+from policy.identity.verify import Verifier
 from streams.keys import IdentityConfig, KeyFeed
 
 OLD, NEW = Issuer(), Issuer()

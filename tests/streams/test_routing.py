@@ -26,7 +26,7 @@ from requests_made import (
 from evidence.records import Placement
 from inference.rulebook import Rulebook
 from policy.engine import Held
-from policy.identity import unsigned
+from policy.identity.verify import unsigned
 from policy.labels import Label
 from policy.questions import NOTHING, Granted, Outcome
 from streams.processors.cases import Case, Wish, estimate, from_json, to_json

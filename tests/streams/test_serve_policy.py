@@ -32,10 +32,10 @@ from evidence.errors import UnavailableError
 from inference.backend import Completion
 from inference.credentials import Authorization, Crossing, KeyCredentials, MintedCredentials
 from inference.errors import NotSent, Unavailable
-from policy.jws import SigningKey
-from policy.vault import Vault, key_of
-from policy.vault_store import SealedObject
-from policy.workload import Minter
+from policy.identity.jws import SigningKey
+from policy.identity.workload import Minter
+from policy.vault.sealing import Vault, key_of
+from policy.vault.store import SealedObject
 from streams.approvals import ApprovalRequest
 from streams.work import Work
 

@@ -11,7 +11,7 @@ from decisions import SCANNER
 from requests_made import book, encoded, request
 
 from inference.rulebook import Rulebook
-from policy.identity import unsigned
+from policy.identity.verify import unsigned
 from streams.processors.cases import Case
 from streams.processors.classification import classify
 from streams.processors.routing import decide, policy_ref, waybills

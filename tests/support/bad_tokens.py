@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from policy.identity import Verifier
-from policy.jwks import KeySet
-from policy.jws import SigningKey
+from policy.identity.jwks import KeySet
+from policy.identity.jws import SigningKey
+from policy.identity.verify import Verifier
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 ISSUER = "https://id.example.org"

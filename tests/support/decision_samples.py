@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 
 from evidence.records import Placement
-from policy.decision_records import RouteFacts
+from policy.placement.records import RouteFacts
 
 TODAY = date(2026, 11, 24)
 """The day on which samples are checked."""

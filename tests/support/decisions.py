@@ -18,9 +18,9 @@ from inference.backend import Completion, ModelCall
 from inference.credentials import Credentials
 from inference.rulebook import Rulebook, Shelf
 from inference.testing import echo
-from policy.detectors import Detectors, ScanResult
-from policy.vault import Vault
-from policy.vault_store import SealedObject, VaultStore, open_object
+from policy.detection.detectors import Detectors, ScanResult
+from policy.vault.sealing import Vault
+from policy.vault.store import SealedObject, VaultStore, open_object
 from streams.consent import ConsentState
 from streams.ledger import Finding, Standing
 from streams.metrics import Metrics

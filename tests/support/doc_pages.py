@@ -23,7 +23,7 @@ from evidence.records import EvidenceEvent, PolicyRef
 from evidence.schema import COLUMNS, POSITION_FIELDS, TIMESTAMP, Column
 from inference.routes import AnswerConfig, PriceConfig, RouteConfig, RouteTable
 from policy.contract import Waybill
-from policy.kinds import KINDS
+from policy.detection.kinds import KINDS
 from policy.labels import CategoryConfig, ClassConfig, HandlingConfig, LabelsConfig, NamesConfig, RegulationConfig
 from policy.labels import load as load_labels
 from policy.vocabulary import CONTEXT, PRINCIPAL, RESOURCE

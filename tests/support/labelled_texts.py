@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from policy.detectors import Detectors
+from policy.detection.detectors import Detectors
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from markers import Marker, Markers, Place
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from pipeline_process import Pipeline, running_pipeline
 
-from policy.jws import SigningKey, public_set
+from policy.identity.jws import SigningKey, public_set
 from streams.kafka import partition_counts
 from streams.topics import ALL, LEDGER, REQUESTS
 from waybill.dev_topics import TABLE

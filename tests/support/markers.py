@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import orjson
 
-from policy.detectors import Detectors
+from policy.detection.detectors import Detectors
 
 Family = Literal["credential", "personal", "plain"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from policy.names import missing
+from policy.detection.names import missing
 
 PYTHON = Path(__file__).resolve().parents[2] / ".venv-names" / "bin" / "python"
 

@@ -20,9 +20,9 @@ from inference.rulebook import Shelf
 from inference.standin.script import Script
 from inference.standin.server import StandIn
 from inference.testing import ScriptedBackend
-from policy.names import Names
-from policy.vault import Vault
-from policy.vault_store import VaultStore
+from policy.detection.names import Names
+from policy.vault.sealing import Vault
+from policy.vault.store import VaultStore
 from streams.kafka import KafkaSettings, consumer, create_topics, producer
 from streams.metrics import Metrics
 from streams.stages import admission, dispatch

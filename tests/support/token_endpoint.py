@@ -11,9 +11,9 @@ from typing import Any, Self
 from aiohttp import web
 
 from evidence.errors import RecordError
-from policy.jwks import KeySet
-from policy.jws import SigningKey, public_set, unchecked
-from policy.workload import check_presented
+from policy.identity.jwks import KeySet
+from policy.identity.jws import SigningKey, public_set, unchecked
+from policy.identity.workload import check_presented
 
 GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"
 JWT = "urn:ietf:params:oauth:token-type:jwt"

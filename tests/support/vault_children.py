@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from evidence.errors import WaybillError
-from policy.vault import Bucket, Vault
-from policy.vault_store import SealedObject, VaultStore, seal_object
+from policy.vault.sealing import Bucket, Vault
+from policy.vault.store import SealedObject, VaultStore, seal_object
 
 ROOT = Path(__file__).resolve().parents[2]
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from topic_rig import TopicReader, topics
 
-from policy.vault import Vault
-from policy.vault_store import VaultStore
+from policy.vault.sealing import Vault
+from policy.vault.store import VaultStore
 from streams.kafka import KafkaSettings, producer
 from streams.topics import EVIDENCE, RESPONSES
 

@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
 from evidence.errors import RecordError
-from policy.identity import HEADER
+from policy.identity.verify import HEADER
 from streams import envelope
 from streams.approvals import ApprovalClosed, ApprovalRequest, ApprovalVerdict, read
 from streams.envelope import APPROVAL_TYPE

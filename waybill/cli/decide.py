@@ -48,8 +48,8 @@ def decide(
     """
     settings = resolve(home=home, routes=routes)
     listen()
-    from policy.detectors import Detectors  # noqa: PLC0415 - `--help` needs none of it
-    from policy.identity import unsigned  # noqa: PLC0415 - the same
+    from policy.detection.detectors import Detectors  # noqa: PLC0415 - `--help` needs none of it
+    from policy.identity.verify import unsigned  # noqa: PLC0415 - the same
     from streams.processors import routing  # noqa: PLC0415 - the same
     from streams.processors.classification import classify  # noqa: PLC0415 - the same
     from streams.request import parse  # noqa: PLC0415 - the same

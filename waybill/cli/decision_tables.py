@@ -9,8 +9,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from policy import decision_pages
-from policy.decision_form import DecisionRecord
+from policy.placement import pages as decision_pages
+from policy.placement.form import DecisionRecord
 from queries.measured import Compared, Measured
 
 STAND_IN = "stand-in"

@@ -17,7 +17,7 @@ from waybill.cli.moments import moment
 from waybill.cli.options import Home, out, resolve, tell
 
 if TYPE_CHECKING:
-    from policy.decision_records import Records
+    from policy.placement.records import Records
     from queries.measured import Compared, Measured
     from waybill.settings import Settings
 
@@ -84,7 +84,7 @@ def show(
     Example: `waybill decisions show hosted-general --markdown`
     """
     settings = resolve(home=home)
-    from policy import decision_pages  # noqa: PLC0415 - `--help` needs none of it
+    from policy.placement import pages as decision_pages  # noqa: PLC0415 - `--help` needs none of it
     from waybill.cli.decision_tables import record_panel  # noqa: PLC0415 - the same
 
     records = _load(settings, decisions)
@@ -153,8 +153,8 @@ def pin(
         raise ConfigError("name one route, or say --all")
     settings = resolve(home=home, routes=routes)
     from inference.routes import load as load_routes  # noqa: PLC0415 - `--help` needs none of it
-    from policy.decision_records import SUFFIX  # noqa: PLC0415 - the same
     from policy.files import read_text  # noqa: PLC0415 - the same
+    from policy.placement.records import SUFFIX  # noqa: PLC0415 - the same
     from waybill.decision_pins import (  # noqa: PLC0415 - the same
         current_policy_digest,
         policy_digest,
@@ -189,7 +189,7 @@ def _folder(settings: Settings) -> Path:
 
 
 def _load(settings: Settings, given: Path | None) -> Records:
-    from policy.decision_records import load  # noqa: PLC0415 - `--help` needs none of it
+    from policy.placement.records import load  # noqa: PLC0415 - `--help` needs none of it
 
     return load(given or _folder(settings))
 

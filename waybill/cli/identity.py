@@ -31,7 +31,7 @@ def keygen(
 
     Example: `waybill identity keygen signing.pem`
     """
-    from policy.jws import SigningKey  # noqa: PLC0415 - `--help` needs none of it
+    from policy.identity.jws import SigningKey  # noqa: PLC0415 - `--help` needs none of it
 
     key = SigningKey.generate()
     try:
@@ -54,8 +54,8 @@ def jwks(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Pr
     Example: `waybill identity jwks signing.pem > jwks.json`
     """
     from inference.credentials import load_signing_key  # noqa: PLC0415 - `--help` needs none of it
-    from policy.jwks import KeySet  # noqa: PLC0415 - the same
-    from policy.jws import public_set  # noqa: PLC0415 - the same
+    from policy.identity.jwks import KeySet  # noqa: PLC0415 - the same
+    from policy.identity.jws import public_set  # noqa: PLC0415 - the same
 
     text = public_set(*(load_signing_key(file) for file in files))
     KeySet.parse(text, "the set of these keys")  # the same key twice makes a set that nobody takes
@@ -111,8 +111,8 @@ def show(
     """
     from evidence.errors import RecordError  # noqa: PLC0415 - `--help` needs none of it
     from policy.files import read_text  # noqa: PLC0415 - the same
-    from policy.jwks import KeySet  # noqa: PLC0415 - the same
-    from policy.jws import MAX_TOKEN, open_token, unchecked  # noqa: PLC0415 - the same
+    from policy.identity.jwks import KeySet  # noqa: PLC0415 - the same
+    from policy.identity.jws import MAX_TOKEN, open_token, unchecked  # noqa: PLC0415 - the same
 
     text = read_text(file, "token").strip()
     text = text[len("bearer ") :] if text[: len("bearer ")].lower() == "bearer " else text

@@ -154,7 +154,7 @@ def history(
 
 def _whole(settings: Settings, folder: Path | None) -> Rulebook:
     """Check a folder as a worker would when it starts."""
-    from policy.decision_records import load  # noqa: PLC0415 - `--help` needs none of it
+    from policy.placement.records import load  # noqa: PLC0415 - `--help` needs none of it
     from waybill.decision_pins import table_facts  # noqa: PLC0415 - the same
     from waybill.offline import book_of  # noqa: PLC0415 - the same
 
@@ -194,7 +194,7 @@ def _previous(current: str, past: tuple[Activation, ...]) -> str:
 def _put_in_force(settings: Settings, digest: str, folder: Path, author: str, reason: str, *, rollback: bool) -> None:
     from evidence.records import EventType, PolicyRef  # noqa: PLC0415 - `--help` needs none of it
     from inference import rulebook  # noqa: PLC0415 - the same
-    from policy.detectors import Detectors  # noqa: PLC0415 - the same
+    from policy.detection.detectors import Detectors  # noqa: PLC0415 - the same
     from policy.versions import Activation  # noqa: PLC0415 - the same
     from streams.operator import Deed, tell  # noqa: PLC0415 - the same
     from waybill.parts import masked  # noqa: PLC0415 - the same

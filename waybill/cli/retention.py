@@ -22,9 +22,9 @@ from waybill.settings import Settings
 
 if TYPE_CHECKING:
     from policy.retention import Group
-    from policy.vault import Vault
-    from policy.vault_keys import KeyInfo
-    from policy.vault_store import Destruction, VaultStore
+    from policy.vault.keys import KeyInfo
+    from policy.vault.sealing import Vault
+    from policy.vault.store import Destruction, VaultStore
 
 _BATCH: Final = 200
 """Events of one Kafka transaction."""
@@ -61,8 +61,8 @@ def run(
     settings = resolve(home=home, kafka=kafka)
     clock = datetime.now(UTC)
     moment = _moment(now, clock, ahead=dry_run)
-    from policy import sweep  # noqa: PLC0415 - `--help` needs none of it
-    from policy.vault_files import locked  # noqa: PLC0415 - the same
+    from policy.vault import sweep  # noqa: PLC0415 - `--help` needs none of it
+    from policy.vault.files import locked  # noqa: PLC0415 - the same
 
     vault, store = opened(settings)
     if dry_run:
@@ -134,7 +134,7 @@ def hold(
 
 def opened(settings: Settings) -> tuple[Vault, VaultStore]:
     """Give the vault of a deployment and its store; nothing is made on disk."""
-    from policy.vault_store import VaultStore  # noqa: PLC0415 - `--help` needs none of it
+    from policy.vault.store import VaultStore  # noqa: PLC0415 - `--help` needs none of it
 
     return settings.open_vault(), VaultStore(settings.vault_folder)
 
@@ -162,7 +162,7 @@ def masked(text: str) -> str:
     Raises:
         ConfigError: it is empty.
     """
-    from policy.detectors import Detectors  # noqa: PLC0415 - `--help` needs none of it
+    from policy.detection.detectors import Detectors  # noqa: PLC0415 - `--help` needs none of it
     from policy.redaction import mask  # noqa: PLC0415 - the same
 
     if not text.strip():
@@ -180,7 +180,7 @@ async def _say(settings: Settings, request_id: str, actor: str, fields: Mapping[
 
 def _tell(settings: Settings, store: VaultStore, done: Sequence[Destruction], actor: str, now: datetime) -> None:
     """Write evidence of what is destroyed, once: what an earlier run may have written is looked for first."""
-    from policy import sweep  # noqa: PLC0415 - `--help` needs none of it
+    from policy.vault import sweep  # noqa: PLC0415 - `--help` needs none of it
     from streams.operator import Deed  # noqa: PLC0415 - the same
     from streams.operator import tell as say  # noqa: PLC0415 - the same
 

@@ -21,7 +21,7 @@ from waybill.settings import Settings
 
 if TYPE_CHECKING:
     from policy.retention import Kind
-    from policy.vault_store import SealedObject
+    from policy.vault.store import SealedObject
 
 
 def reveal(
@@ -53,9 +53,9 @@ def reveal(
         raise ConfigError("--file and --request each say what to show: give one of them, not both")
     if file == Path("-") and not yes:
         raise ConfigError("a text from stdin leaves no way to ask you: add --yes")
-    from policy import reveal as revealing  # noqa: PLC0415 - `--help` needs none of it
     from policy.retention import expired  # noqa: PLC0415 - the same
-    from policy.vault_store import open_object  # noqa: PLC0415 - the same
+    from policy.vault import reveal as revealing  # noqa: PLC0415 - `--help` needs none of it
+    from policy.vault.store import open_object  # noqa: PLC0415 - the same
 
     listen()
     vault, store = opened(settings)

@@ -16,7 +16,7 @@ def read_token(file: Path | None) -> tuple[str | None, str | None]:
     if file is None:
         return None, None
     from policy.files import read_text  # noqa: PLC0415 - `--help` needs none of it
-    from policy.jws import unchecked  # noqa: PLC0415 - the same
+    from policy.identity.jws import unchecked  # noqa: PLC0415 - the same
 
     text = read_text(file, "token").strip()
     text = text[len("bearer ") :] if text[: len("bearer ")].lower() == "bearer " else text

@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from evidence.errors import RecordError
-from policy.identity import HEADER
+from policy.identity.verify import HEADER
 from streams import envelope
 from streams.errors import BrokerUnavailable, TopicMismatch
 from streams.kafka import KafkaSettings, consumer, partition_counts, producer

@@ -6,7 +6,7 @@ dashes, dots, brackets, slashes, line breaks); it falls into *groups*, and each 
 whose digits pass its check and whose shape is one that people write. The work is linear in the length of the text: a
 window never has more than 19 digits.
 
-The text is folded ASCII (`policy.folding`), so that byte offsets are character offsets.
+The text is folded ASCII (`policy.detection.folding`), so that byte offsets are character offsets.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import re2
 
-from policy import validators
-from policy.dialling import country_digits
+from policy.detection import validators
+from policy.detection.dialling import country_digits
 
 TRIGGER = rb"\d(?:[ \t\r\n.()/_-]{0,3}\d){6}"
 """What the prefilter looks for: the beginning of a run of at least seven digits."""

@@ -22,9 +22,9 @@ from typing import Any, Final
 import orjson
 
 from policy.retention import destroyable
-from policy.vault import Vault
-from policy.vault_keys import KeyInfo
-from policy.vault_store import Destruction, VaultStore
+from policy.vault.keys import KeyInfo
+from policy.vault.sealing import Vault
+from policy.vault.store import Destruction, VaultStore
 
 _MOST_CLASSES: Final = 12
 """Classes that one event names; its detail has an upper bound."""

@@ -14,8 +14,8 @@ from typing import Final
 
 from evidence.errors import ConfigError
 from evidence.records import Placement
-from policy.decision_form import DecisionRecord
 from policy.files import Document, read
+from policy.placement.form import DecisionRecord
 
 SUFFIX: Final = ".yaml"
 """How the name of a record's file ends."""

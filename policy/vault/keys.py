@@ -33,8 +33,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from evidence.errors import ConfigError, PermanentError, UnavailableError
-from policy import vault_files
-from policy.vault_files import TEMPORARY, Files
+from policy.vault import files as vault_files
+from policy.vault.files import TEMPORARY, Files
 
 KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12
@@ -148,7 +148,7 @@ def tenant_hash(tenant: str) -> str:
 class KeyRing:
     """Makes, reads and destroys the keys of one vault folder; several processes may do so at once.
 
-    Every method goes to the disk: `policy.vault.Vault` keeps what is in use.
+    Every method goes to the disk: `policy.vault.sealing.Vault` keeps what is in use.
     """
 
     def __init__(self, folder: Path, key_file: Path | None = None, files: Files | None = None) -> None:

@@ -19,8 +19,8 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from policy.vault_files import Files
-from policy.vault_keys import NONCE_BYTES, TRANSIT, Bucket, KeyDestroyed, KeyId, KeyRing, VaultError
+from policy.vault.files import Files
+from policy.vault.keys import NONCE_BYTES, TRANSIT, Bucket, KeyDestroyed, KeyId, KeyRing, VaultError
 
 __all__ = ["REVALIDATE_S", "TRANSIT", "Bucket", "KeyDestroyed", "KeyId", "Vault", "VaultError", "key_of"]
 

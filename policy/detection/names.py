@@ -1,6 +1,6 @@
 """Names and places, found by a model in a process of its own: the second tier of detection.
 
-The model (`policy/names_model/server.py`) needs numpy 2, some hundred megabytes and tens of milliseconds for a text, so
+The model (`names_model/server.py`) needs numpy 2, some hundred megabytes and tens of milliseconds for a text, so
 that it runs neither in the worker's environment nor in its interpreter. Here is the worker's side: it starts the child,
 asks it, and starts it again when it dies.
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from evidence.errors import ConfigError, RetryableError
-from policy.detectors import Finding
+from policy.detection.detectors import Finding
 
 SERVER = Path(__file__).with_name("names_model") / "server.py"
 """The child's program; it imports nothing of the project."""

@@ -1,6 +1,6 @@
 """The form of a runtime decision record: six placement questions, four locations, four pins, and the numbers assumed.
 
-What can be wrong with a record by itself is found here; `policy.decision_records` compares it with the routes.
+What can be wrong with a record by itself is found here; `policy.placement.records` compares it with the routes.
 """
 
 from __future__ import annotations

@@ -19,9 +19,9 @@ import orjson
 
 from evidence.errors import UnavailableError
 from policy.retention import Group, Kept, Kind, bounds
-from policy.vault import Bucket, KeyDestroyed, KeyId, Vault, VaultError, key_of
-from policy.vault_files import Files, locked, make_folder
-from policy.vault_keys import KeyInfo
+from policy.vault.files import Files, locked, make_folder
+from policy.vault.keys import KeyInfo
+from policy.vault.sealing import Bucket, KeyDestroyed, KeyId, Vault, VaultError, key_of
 
 FILE: Final = "objects.db"
 APPLICATION_ID: Final = 0x57_42_56_31

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from evidence.errors import ConfigError, RecordError
 from policy.files import Document
-from policy.jose import decoded, reason, strict_json
+from policy.identity.jose import decoded, reason, strict_json
 
 MAX_KEYS: Final = 100
 """Keys in the largest set."""

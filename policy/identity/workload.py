@@ -20,8 +20,8 @@ from pydantic import SecretStr
 
 from evidence.errors import ConfigError, RecordError
 from evidence.records import CredentialRef
-from policy.jwks import KeySet
-from policy.jws import SigningKey, open_token
+from policy.identity.jwks import KeySet
+from policy.identity.jws import SigningKey, open_token
 
 LIFETIME_S: Final = 120.0
 """Seconds that a minted token lives where nothing else is set."""

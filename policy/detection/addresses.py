@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from policy import validators
-from policy.finder import Finder, Span, alone, before, finder
+from policy.detection import validators
+from policy.detection.finder import Finder, Span, alone, before, finder
 
 _FILES = frozenset(
     str.split(

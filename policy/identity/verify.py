@@ -14,8 +14,8 @@ from hashlib import sha256
 from typing import Any, Final, Literal
 
 from evidence.errors import ConfigError, RecordError, UnavailableError
-from policy.jwks import KeySet
-from policy.jws import MAX_TOKEN, open_token
+from policy.identity.jwks import KeySet
+from policy.identity.jws import MAX_TOKEN, open_token
 
 HEADER: Final = "authorization"
 """The record header with the token; its name is compared without regard to case."""

@@ -3,9 +3,9 @@
 One pass of an RE2 set says which kinds could be there at all; most texts stop here. Only for those kinds, spans are
 searched and checked (checksums, issued ranges, shapes, entropy).
 
-What stays out of reach: names and postal addresses in prose (`policy.names` looks for those, where a policy asks for
-it), and anything split over several texts. The caller joins the parts of one
-request (with a line end between them) before it scans; an identifier that is cut across two *messages* is not found.
+What stays out of reach: names and postal addresses in prose (`policy.detection.names` looks for names, where the labels
+ask for them), and anything split over several texts. The caller joins the parts of one request (with a line end between
+them) before it scans; an identifier that is cut across two *messages* is not found.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from dataclasses import dataclass
 import re2
 
 from evidence.errors import PermanentError
-from policy import numbers
-from policy.addresses import ADDRESSES
-from policy.finder import Finder
-from policy.folding import fold, offsets
-from policy.kinds import KINDS, Category
-from policy.secrets import SECRETS
+from policy.detection import numbers
+from policy.detection.addresses import ADDRESSES
+from policy.detection.finder import Finder
+from policy.detection.folding import fold, offsets
+from policy.detection.kinds import KINDS, Category
+from policy.detection.secrets import SECRETS
 
 _BLANK = "\x1e"
 """Overwrites what has been found before the next look; like a placeholder, it can be part of no finding."""
@@ -47,7 +47,7 @@ class Finding:
     """Something that a text holds."""
 
     kind: str
-    """What it is: a name in `policy.kinds.KINDS`."""
+    """What it is: a name in `policy.detection.kinds.KINDS`."""
 
     start: int
     """Where it begins, in characters of the text as given."""

@@ -7,8 +7,8 @@ import binascii
 import re
 from typing import Any
 
-from policy import validators
-from policy.finder import Check, Finder, Span, alone, before, finder
+from policy.detection import validators
+from policy.detection.finder import Check, Finder, Span, alone, before, finder
 
 _WRAP = r"(?:\\?\r?\n[ \t>|]{0,8})?"
 """A token may be broken by the end of a line, with the quoting or the backslash that editors and mails add."""

@@ -1,7 +1,7 @@
 # ruff: noqa: INP001 - a program for another interpreter, not a package of ours
 """The names model's own program: Presidio over a spaCy model, in an interpreter and an environment of its own.
 
-    .venv-names/bin/python -I policy/names_model/server.py --memory-mb 2048
+    .venv-names/bin/python -I policy/detection/names_model/server.py --memory-mb 2048
 
 It speaks over stdin and stdout: four bytes of length (big-endian), then that much JSON. Its first message is
 `{"ready": true, "model": ...}`, or `{"failed": "..."}` and the end. A question `{"id": 7, "texts": [...]}` gets

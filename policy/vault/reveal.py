@@ -13,7 +13,7 @@ from typing import Final
 
 import orjson
 
-from policy.vault_keys import VaultError
+from policy.vault.keys import VaultError
 
 _PLACEHOLDER: Final = re.compile(r"\[([A-Z][A-Z0-9]*(?:_[A-Z][A-Z0-9]*)*)_\d+\]")
 

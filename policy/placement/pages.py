@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from policy.decision_form import ArtifactPin, Assumed, Considered, DecisionRecord, Location, RuntimePin
+from policy.placement.form import ArtifactPin, Assumed, Considered, DecisionRecord, Location, RuntimePin
 
 QUESTIONS: Final[Mapping[str, str]] = {
     "data_classification": "Data classification",

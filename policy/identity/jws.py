@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from evidence.errors import ConfigError, RecordError
-from policy.jose import decoded, encoded, reason, strict_json
-from policy.jwks import ECDSA, P256_BYTES, Key, KeySet
+from policy.identity.jose import decoded, encoded, reason, strict_json
+from policy.identity.jwks import ECDSA, P256_BYTES, Key, KeySet
 
 MAX_TOKEN: Final = 8192
 """Characters of the longest token that is looked at."""

@@ -2,7 +2,7 @@
 
 Each finder has two expressions. The *trigger* joins the prefilter and is kept so simple that the combined automaton
 stays small; the *span* runs only where its trigger hit, and its check decides. All of them are RE2 (linear time,
-whatever the text), over folded ASCII bytes (`policy.folding`), so that byte offsets are character offsets.
+whatever the text), over folded ASCII bytes (`policy.detection.folding`), so that byte offsets are character offsets.
 
 Look-around does not exist in RE2, so that what stands before and after a span is checked here.
 """
@@ -24,7 +24,7 @@ class Finder:
     """Finds one kind of thing."""
 
     kind: str
-    """Its name in `policy.kinds.KINDS`."""
+    """Its name in `policy.detection.kinds.KINDS`."""
 
     trigger: bytes
     """What the prefilter looks for (RE2 over ASCII bytes)."""

@@ -1,0 +1,1 @@
+"""Who asks and who calls: signed tokens in, workload tokens out."""

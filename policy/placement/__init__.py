@@ -1,0 +1,1 @@
+"""Runtime decision records: why a route may exist."""
