@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, m
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from evidence.errors import ConfigError
-from inference.credentials import Auth, CredentialConfig, Credentials
+from inference.callers import Auth, CredentialConfig
+from inference.credentials import Credentials
 from inference.routes import Endpoint
 from policy.labels import Encryption
 from policy.vault.sealing import Vault

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from inference import exchange
-from inference.credentials import CredentialConfig
+from inference.callers import CredentialConfig
 from inference.standin.__main__ import _arguments
 from policy.identity.jws import SigningKey, unchecked
 from policy.identity.verify import ClaimNames
@@ -35,8 +35,8 @@ def named(heading: str) -> set[str]:
 def test_every_code_is_told_and_no_other() -> None:
     """The codes of the page are those that checking a token raises."""
     thrown = set()
-    for module in ("identity", "jws", "jwks", "jose"):
-        for node in ast.walk(ast.parse((ROOT / "policy" / f"{module}.py").read_text(encoding="utf-8"))):
+    for module in ("verify", "jws", "jwks", "jose"):
+        for node in ast.walk(ast.parse((ROOT / "policy" / "identity" / f"{module}.py").read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "RecordError":
                 code = node.args[0]
                 assert isinstance(code, ast.Constant)

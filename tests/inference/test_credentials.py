@@ -23,8 +23,8 @@ from pydantic import SecretStr, ValidationError
 from token_endpoint import TokenEndpoint, answer, refusal
 
 from evidence.errors import ConfigError, RetryableError
+from inference.callers import CredentialConfig
 from inference.credentials import (
-    CredentialConfig,
     Credentials,
     Crossing,
     KeyCredentials,
