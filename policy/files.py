@@ -59,6 +59,10 @@ class Document:
             mark = error.problem_mark or error.context_mark
             where = f"{source}:{mark.line + 1}" if mark else source
             raise ConfigError(f"{where}: not YAML: {error.problem or error.context}") from error
+        except (ValueError, IndexError, KeyError, TypeError) as error:
+            # The library takes a tag at its word, and fails in its own ways on what does not fit it.
+            where = f"{source}:{loader.get_mark().line + 1}"
+            raise ConfigError(f"{where}: not YAML: a value does not fit its tag ({type(error).__name__})") from None
         except RecursionError:
             where = f"{source}:{loader.get_mark().line + 1}"
             raise ConfigError(f"{where}: not YAML: nested too deeply") from None

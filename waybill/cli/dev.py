@@ -68,10 +68,10 @@ def dev(
     from waybill.dev import Supervisor, Wanted  # noqa: PLC0415 - the same
     from waybill.dev_parts import check_texts  # noqa: PLC0415 - the same
 
-    listen()
     check_texts(settings)
     lines = read(requests, datetime.now(UTC), lambda: str(uuid4())) if requests is not None else ()
     supervisor = Supervisor(Wanted(settings, own, local_model), lambda line: out.print(line, markup=False))
+    listen()
     return _run(supervisor, _whole(supervisor, lines, until_done=until_done))
 
 
