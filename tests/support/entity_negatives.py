@@ -1,5 +1,7 @@
 """Texts that hold nothing of what detectors look for, one a line; some come near."""
 
+# ruff: noqa: RUF001 - people write these characters
+
 from __future__ import annotations
 
 NEGATIVES_TEXT = """
