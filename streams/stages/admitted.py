@@ -24,6 +24,7 @@ from evidence.records import (
 )
 from inference.routes import risk_of
 from inference.rulebook import Rulebook
+from policy.detection.kinds import KINDS
 from policy.identity.verify import Principal
 from policy.questions import Facts
 from policy.redaction import mask
@@ -222,7 +223,8 @@ def _redaction(redactor: Redactor, decision: Decision) -> Redaction | None:
     if not redactor.removed:
         return None
     wanted = set(redactions(decision.verdict)) if decision.verdict else set()
-    always = {f"{category}:{style}" for category, style in ALWAYS.items()}
+    held = {KINDS[kind].category for kind in redactor.removed}
+    always = {f"{category}:{style}" for category, style in ALWAYS.items() if category in held}
     return Redaction(
         applied=tuple(sorted(wanted | always)),
         removed=tuple(f"{kind}:{count}" for kind, count in sorted(redactor.removed.items())),
