@@ -12,7 +12,7 @@ from evidence.errors import RecordError
 from evidence.records import EventType, Failure, Outcome, Position, Stage
 from inference.rulebook import Rulebook, Shelf
 from policy.detection.detectors import Finding
-from policy.identity.verify import Principal, Verifier, bearer, check_request, unsigned
+from policy.identity.verify import Principal, Verifier, establish
 from streams import envelope
 from streams.processors.classification import Classified, Scanner, classify
 from streams.request import RuntimeRequest, parse, readable_request_id
@@ -181,12 +181,15 @@ def read_request(record: Incoming, rules: Rules, now: datetime) -> Read:
     head = envelope.read(record.headers)
     request = parse(record.value)
     actor, tenant = request.actor, request.tenant
-    if rules.verifier is None:
-        principal = unsigned(actor.id, actor.kind, tenant.id)
-    else:
-        headers = ((name, value or b"") for name, value in record.headers)
-        principal = rules.verifier.verify(bearer(headers), now)
-        check_request(principal, actor.id, actor.kind, tenant.id, request.subject)
+    principal = establish(
+        rules.verifier,
+        record.headers,
+        actor_id=actor.id,
+        actor_kind=actor.kind,
+        tenant=tenant.id,
+        subject=request.subject,
+        now=now,
+    )
     book = rules.shelf.current
     _check_labels(head, request, book)
     if request.deadline_utc is not None and request.deadline_utc <= now:
