@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.rig import PARTITIONS, broker
 from evidence.records import Classification, EventType, EvidenceEvent, PolicyRef, RouteRef, Stage
-from evidence.store import EvidenceStore
+from evidence_stores import local_store
 from streams import kafka as clients
 from streams.stages.sink import RejectedRecord, Sink, Unobserved
 from streams.story import event_id
@@ -61,7 +61,7 @@ async def _drain(settings: clients.KafkaSettings) -> tuple[float, float]:
 
     with tempfile.TemporaryDirectory(prefix="waybill-bench-sink-") as folder:
         counter = _Counter()
-        store = EvidenceStore(Path(folder), "bench")
+        store = local_store(Path(folder), "bench")
         sink = Sink(kafka=settings, store=store, log_id="bench", dead_letter=none_expected, observe=counter)
         wall, cpu = time.perf_counter(), time.process_time()
         running = asyncio.create_task(sink.run())

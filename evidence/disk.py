@@ -1,4 +1,4 @@
-"""The few file-system steps that a durable write is made of, each by itself so that a test can fail it."""
+"""The few file-system steps that files of evidence are made of, each by itself so that a test can fail it."""
 
 from __future__ import annotations
 
@@ -45,6 +45,23 @@ class Disk:
         """
         os.link(temporary, path)
 
+    def replace(self, temporary: Path, path: Path) -> None:
+        """Give a file its name, in one step, over another file or none."""
+        temporary.replace(path)
+
+    def read(self, path: Path) -> bytes:
+        """Give a file's content; a symbolic link is an error."""
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:  # noqa: PTH123 - Path.open takes no flags
+            return file.read()
+
+    def entries(self, path: Path) -> list[os.DirEntry[str]]:
+        """Give what a directory holds, in no order; nothing if it is not there."""
+        try:
+            with os.scandir(path) as found:
+                return list(found)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
     def remove(self, path: Path) -> None:
         """Remove a file; fine if it is gone already."""
         path.unlink(missing_ok=True)
@@ -78,7 +95,7 @@ class Lock:
             PartitionHeld: another process still holds it after that time.
         """
         self._path = path
-        self._descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        self._descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         deadline = time.monotonic() + wait_s
         while True:
             try:

@@ -5,6 +5,9 @@
     │   ├── ConfigError       a setting, a file or a flag is wrong; the program does not start (exit code 2)
     │   ├── RecordError       a record breaks its contract
     │   └── StoreError        the evidence store is not what it says it is
+    │       ├── AlreadyThere  (evidence.files) a file is there that was to be created
+    │       ├── NotThere      (evidence.files) a file is not there
+    │       └── PartitionHeld (evidence.disk) another process writes this partition
     └── RetryableError        the same input may succeed later; the position is kept
         └── UnavailableError  a part that is needed does not answer
 

@@ -83,6 +83,12 @@ class EventType(StrEnum):
     POLICY_ACTIVATED = "policy.activated"
     PSEUDONYM_REVEALED = "pseudonym.revealed"
     RETENTION_APPLIED = "retention.applied"
+    HOLD_PLACED = "hold.placed"
+    HOLD_RELEASED = "hold.released"
+    ERASURE_REQUESTED = "erasure.requested"
+    ERASURE_REFUSED = "erasure.refused"
+    SUBJECT_ERASED = "subject.erased"
+    EVIDENCE_EXPIRED = "evidence.expired"
 
 
 class Stage(StrEnum):

@@ -18,7 +18,9 @@ from typing import Any, Final, Self
 import duckdb
 
 from evidence.errors import ConfigError
-from evidence.layout import EVENTS
+from evidence.files.local import LocalFiles
+from evidence.store.layout import EVENTS
+from evidence.store.live import LiveReader
 from queries.errors import QueryError, TooSlow
 from queries.statement import check_statement
 from queries.views import CROSSINGS, REQUESTS, events_view
@@ -106,13 +108,14 @@ class Evidence:
         Raises:
             ConfigError: the directory's name holds a character that stands for others in file patterns.
         """
-        self._events = root.resolve() / EVENTS
-        if any(sign in str(self._events) for sign in "*?["):
-            raise ConfigError(f"{self._events}: a directory whose name holds `*`, `?` or `[` cannot be queried")
+        self._root = root.resolve()
+        if any(sign in str(self._root) for sign in "*?["):
+            raise ConfigError(f"{self._root}: a directory whose name holds `*`, `?` or `[` cannot be queried")
+        self._live = LiveReader(LocalFiles(self._root))
         self._memory_limit = memory_limit
         self._lock = threading.Lock()
         self._connection: duckdb.DuckDBPyConnection | None = None
-        self._any_files = False
+        self._files: tuple[str, ...] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -159,17 +162,19 @@ class Evidence:
 
     def _cursor(self) -> duckdb.DuckDBPyConnection:
         with self._lock:
-            any_files = self._any_files or next(self._events.glob("site=*/date=*/*.parquet"), None) is not None
-            if self._connection is None or any_files != self._any_files:
-                self._connection = self._open(any_files=any_files)
-                self._any_files = any_files
+            if self._connection is None:
+                self._connection = self._open()
+            files = tuple(str(self._root / added.path) for added in self._live.refresh())
+            if files != self._files:
+                self._connection.execute(events_view(self._connection, files))
+                self._files = files
             return self._connection.cursor()
 
-    def _open(self, *, any_files: bool) -> duckdb.DuckDBPyConnection:
+    def _open(self) -> duckdb.DuckDBPyConnection:
         connection = duckdb.connect(":memory:")
         try:
             connection.execute("SET GLOBAL TimeZone = 'UTC'")
-            connection.execute(events_view(connection, self._events, any_files=any_files))
+            connection.execute(events_view(connection, ()))
             connection.execute(REQUESTS)
             connection.execute(CROSSINGS)
             for setting, value in {
@@ -181,7 +186,7 @@ class Evidence:
                 "autoload_known_extensions": "false",
                 "allow_community_extensions": "false",
                 "allow_persistent_secrets": "false",
-                "allowed_directories": "['" + str(self._events).replace("'", "''") + "/']",
+                "allowed_directories": "['" + str(self._root / EVENTS).replace("'", "''") + "/']",
                 "enable_external_access": "false",
                 "lock_configuration": "true",
             }.items():

@@ -6,7 +6,7 @@ are skipped. `requests` has one row for each intake, `crossings` one for each in
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Final
 
 import duckdb
@@ -84,25 +84,24 @@ WHERE intent.event_type = 'model.intended' AND intent.route.placement = 'hosted'
 """
 
 
-def events_view(connection: duckdb.DuckDBPyConnection, events: Path, *, any_files: bool) -> str:
+def events_view(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> str:
     """Give the statement that makes the view `events`; its columns are the schema's, whatever the files hold.
 
     Args:
         connection: knows the database's names of the types; nothing is left behind in it.
-        events: the directory of the events.
-        any_files: whether there is a file; the reader fails on none.
+        files: the live files; there may be none.
     """
     plain = pa.schema([field.with_type(pa.string()) if field.type == DICTIONARY else field for field in EVENTS_SCHEMA])
     relation = connection.from_arrow(plain.empty_table())
     columns = [f'CAST(NULL AS {kind}) AS "{name}"' for name, kind in zip(relation.columns, relation.types, strict=True)]
     nothing = f"SELECT {', '.join(columns)}, CAST(NULL AS DATE) AS date WHERE false"
-    if not any_files:
-        return f"CREATE VIEW events AS {nothing}"
+    if not files:
+        return f"CREATE OR REPLACE VIEW events AS {nothing}"
     # The directory's `site` would hide the event's own, so the partitions are read from the file's name instead; the
     # database skips files by it as it would by a hive partition.
-    pattern = str(events / "site=*" / "date=*" / "*.parquet").replace("'", "''")
+    listed = ", ".join("'" + path.replace("'", "''") + "'" for path in files)
     return (
-        f"CREATE VIEW events AS {nothing} UNION ALL BY NAME SELECT * EXCLUDE (filename), "  # noqa: S608 - the pattern is quoted, the rest is ours
+        f"CREATE OR REPLACE VIEW events AS {nothing} UNION ALL BY NAME SELECT * EXCLUDE (filename), "  # noqa: S608 - the paths are quoted, the rest is ours
         "CAST(regexp_extract(filename, 'date=([0-9]{4}-[0-9]{2}-[0-9]{2})', 1) AS DATE) AS date "
-        f"FROM read_parquet('{pattern}', hive_partitioning = false, union_by_name = true, filename = true)"
+        f"FROM read_parquet([{listed}], hive_partitioning = false, union_by_name = true, filename = true)"
     )

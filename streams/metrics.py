@@ -77,6 +77,19 @@ class Metrics:
             "Age that the oldest event of the last flush had when it became visible, in seconds.",
             registry=registry,
         )
+        self.waiting = Gauge(
+            "waybill_evidence_waiting_seconds",
+            "Age of the oldest event that was read and is not visible yet, in seconds; 0 where none waits.",
+            registry=registry,
+        )
+        self.evidence_lost = Counter(
+            "waybill_evidence_lost_offsets",
+            "Offsets of the evidence topic that were gone before they were read; the log names them.",
+            registry=registry,
+        )
+        self.upkeep_failures = Counter(
+            "waybill_evidence_upkeep_failures", "Times that the upkeep of a log failed.", registry=registry
+        )
         self.open_stories = Gauge("waybill_open_stories", "Requests admitted and not ended.", registry=registry)
         self.overdue_stories = Gauge(
             "waybill_overdue_stories", "Requests that should have ended and have not.", registry=registry

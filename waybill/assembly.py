@@ -12,7 +12,8 @@ from typing import Final
 import faust
 
 from evidence.errors import ConfigError
-from evidence.store import EvidenceStore
+from evidence.store.site import EvidenceStore
+from evidence.store.upkeep import Upkeep
 from inference.backend import Backend
 from inference.inprocess import InProcessBackend
 from inference.openai import OpenAICompatibleBackend
@@ -36,7 +37,7 @@ from streams.stages.dispatch import Limits
 from streams.stages.sink import Sink
 from streams.telemetry import Exporter
 from waybill.observers import SinkMetrics, SinkRejects
-from waybill.parts import PolicyWatch, Shared, StoreKeeper, check_rulebook, masked, share
+from waybill.parts import PolicyWatch, Shared, StoreKeeper, check_rulebook, key_ring, masked, share
 from waybill.settings import Settings
 
 STAGES: Final = ("admission", "approvals", "dispatch", "correlation", "sink")
@@ -260,7 +261,8 @@ def _dispatch(checked: Plan, shared: Shared) -> host.RunStage:
 
 def _sink(checked: Plan, shared: Shared) -> host.RunStage:
     settings, kafka = checked.settings, checked.settings.kafka_settings()
-    store = EvidenceStore(settings.evidence, settings.site)
+    store = EvidenceStore(settings.evidence, settings.site, key_ring(settings))
+    upkeep = Upkeep(store.files, grace_s=settings.grace_seconds, max_rows=settings.compact_rows)
 
     async def run(ready: host.Ready) -> None:
         sink = Sink(
@@ -268,7 +270,10 @@ def _sink(checked: Plan, shared: Shared) -> host.RunStage:
             store=store,
             log_id=checked.log_id,
             freshness_s=settings.freshness_seconds,
+            idle_s=settings.idle_seconds,
             max_rows=settings.sink_rows,
+            upkeep=upkeep,
+            upkeep_s=settings.compact_seconds,
             group=kafka.group("sink"),
             dead_letter=SinkRejects(kafka, shared.metrics, utc_now, log_id=checked.log_id, site=settings.site),
             observe=SinkMetrics(kafka, shared.metrics),
@@ -299,8 +304,3 @@ def _calm_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(200_000, 50, 1000)
-
-
-def describe(error: BaseException) -> str:
-    """Give an error's text, or its kind where it has none."""
-    return str(error) or type(error).__name__

@@ -41,6 +41,19 @@ class SinkMetrics:
         """See `SinkObserver`."""
         self._metrics.lag.labels("sink", self._topic, partition).set(records)
 
+    def waiting(self, seconds: float) -> None:
+        """See `SinkObserver`."""
+        self._metrics.waiting.set(seconds)
+
+    def lost(self, partition: int, offsets: int) -> None:
+        """See `SinkObserver`."""
+        del partition
+        self._metrics.evidence_lost.inc(offsets)
+
+    def upkeep_failed(self) -> None:
+        """See `SinkObserver`."""
+        self._metrics.upkeep_failures.inc()
+
 
 class SinkRejects:
     """Writes rejected evidence records to the dead letters, acknowledged by all in-sync replicas.

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
 from evidence.errors import ConfigError
+from evidence.log.keys import KeyRing
 from evidence.records import Placement
 from inference import rulebook
 from inference.rulebook import Rulebook, Shelf
@@ -102,6 +104,20 @@ def share(
 class _Batch:
     items: list[SealedObject] = field(default_factory=list)
     done: asyncio.Future[None] | None = None
+
+
+def key_ring(settings: Settings) -> KeyRing:
+    """Give the keys that sign the site's logs; the first one is made where there is none.
+
+    Raises:
+        ConfigError: a key cannot be used.
+        UnavailableError: the first key cannot be written.
+    """
+    folder = settings.evidence_keys_folder
+    if not folder.is_dir() or not any(folder.glob("*.pem")):
+        with suppress(ConfigError):  # another worker of the site made it in this moment
+            return KeyRing.create(folder, settings.site)
+    return KeyRing(folder, settings.site)
 
 
 class StoreKeeper:

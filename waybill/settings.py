@@ -181,6 +181,16 @@ class Settings(BaseSettings):
     """How long requests in flight get to end when a worker stops."""
     freshness_seconds: float = Field(default=5.0, ge=0.5, le=3600)
     """How old evidence may be at most before it can be queried."""
+    idle_seconds: float = Field(default=60.0, ge=1, le=86_400)
+    """Where no evidence comes, each log says so this often, in a signed commit without rows."""
+    evidence_keys: Path | None = None
+    """Folder of the keys that sign the logs, shared by all workers of a site; `<home>/keys` if absent."""
+    compact_rows: int = Field(default=1_000_000, ge=1000, le=50_000_000)
+    """Rows of a compacted Parquet file at most."""
+    compact_seconds: float = Field(default=60.0, ge=1, le=86_400)
+    """How often a worker looks for small files to compact and for rows past their retention."""
+    grace_seconds: float = Field(default=900.0, ge=0, le=86_400)
+    """How long a file that compaction replaced lies on for readers that began before; more than a query may take."""
     fetch_pause_ms: int = Field(default=0, ge=0, le=1000)
     """Pause after a fetch that brought nothing, for brokers that do not hold fetches open (the development broker)."""
     sink_rows: int = Field(default=50_000, ge=1, le=1_000_000)
@@ -238,6 +248,11 @@ class Settings(BaseSettings):
     def evidence(self) -> Path:
         """The evidence store's folder."""
         return self.home / "evidence"
+
+    @property
+    def evidence_keys_folder(self) -> Path:
+        """The folder of the keys that sign the logs."""
+        return self.evidence_keys or self.home / "keys"
 
     def kafka_settings(self) -> KafkaSettings:
         """Give what Kafka clients need.

@@ -1,8 +1,10 @@
 """The evidence sink: from `ai.evidence` to Parquet, each event once, never older than a set freshness.
 
 The evidence store is the only memory of how far the log is stored: on each assignment the sink takes the partition's
-lock and reads on from there, so there is nothing that a crash could leave out of step. Offsets are committed to the
-group as well, for those who watch its lag, and are never read back.
+log over, which fences whoever wrote it before, and reads on from its newest commit, so there is nothing that a crash
+could leave out of step. Offsets are committed to the group as well, for those who watch its lag, and are never read
+back. Offsets that the topic held no more are committed as lost, by number; silence is committed too, as an empty
+window every so often.
 
 Records are consumed while the batch before them is parsed, encoded and written in a thread. A partition has one flush
 at a time, and when more is buffered than memory should hold, its fetching pauses.
@@ -11,66 +13,41 @@ at a time, and when more is buffered than memory should hold, its fetching pause
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 
 from evidence.disk import PartitionHeld
-from evidence.parsing import Parsed, parse
-from evidence.store import EvidenceStore, PartitionWriter, Written
+from evidence.errors import RetryableError, StoreError
+from evidence.log.ranges import Ranges, count
+from evidence.schema import EVENTS_SCHEMA
+from evidence.store.site import EvidenceStore
+from evidence.store.writer import PartitionWriter, Written
 from streams import kafka
-from streams.errors import BrokerUnavailable, LogMismatch
+from streams.errors import BrokerUnavailable
 from streams.kafka import KafkaSettings
+from streams.stages.sink_partition import (
+    RejectedRecord,
+    SinkPartition,
+    check_end,
+    missing,
+    parse_records,
+    rejected_record,
+)
 from streams.topics import EVIDENCE
 
 log = logging.getLogger(__name__)
 
 _FLUSH_BYTES: Final = 32 * 1024 * 1024
 _BUFFER_BYTES: Final = 128 * 1024 * 1024
-_IDLE_COVER_S: Final = 3600.0  # after this long a partition that got nothing but markers is covered by an empty file
 _DRAIN_S: Final = 20.0
 _LOCK_POLL_S: Final = 0.1
 _COMMIT_S: Final = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class RejectedRecord:
-    """A record of the evidence topic that is no evidence event: where it is and what is wrong, never its text."""
-
-    topic: str
-    """Topic, as the broker names it."""
-
-    partition: int
-    """Partition number."""
-
-    offset: int
-    """Offset within the partition."""
-
-    timestamp_ms: int
-    """The log's time of it, in milliseconds since 1970; negative where there is none."""
-
-    key: bytes | None
-    """Its key."""
-
-    sha256: str
-    """SHA-256 of its value, in hex; of nothing where it has none."""
-
-    size: int
-    """Size of its value in bytes."""
-
-    code: str
-    """Stable reason code."""
-
-    message: str
-    """What is wrong with it; names fields, never values."""
 
 
 class DeadLetter(Protocol):
@@ -96,6 +73,15 @@ class SinkObserver(Protocol):
     def lag(self, partition: int, records: int) -> None:
         """So many offsets of a partition are readable and not consumed yet."""
 
+    def waiting(self, seconds: float) -> None:
+        """The oldest record that was read and is not visible yet is this old, by the log's time; 0 if none is."""
+
+    def lost(self, partition: int, offsets: int) -> None:
+        """So many offsets were gone from the topic before they were read."""
+
+    def upkeep_failed(self) -> None:
+        """The upkeep of a log failed; it is tried again."""
+
 
 class Unobserved:
     """A `SinkObserver` that forgets everything."""
@@ -112,53 +98,14 @@ class Unobserved:
     def lag(self, partition: int, records: int) -> None:
         """Forget it."""
 
+    def waiting(self, seconds: float) -> None:
+        """Forget it."""
 
-@dataclass(slots=True)
-class _Partition:
-    """What the sink holds of one partition that it is the writer of."""
+    def lost(self, partition: int, offsets: int) -> None:
+        """Forget it."""
 
-    writer: PartitionWriter
-    next: int
-    """Offset that must come next."""
-    idle_since: float
-    records: list[Any] = field(default_factory=list)
-    size: int = 0
-    since: float = 0.0
-    """When the oldest buffered record came, by the monotonic clock."""
-    gap: int | None = None
-    """First offset that was skipped since the last flush: markers and aborted records, unless the log lost some."""
-    flush: asyncio.Task[None] | None = None
-    flushing: int = 0
-    """Bytes in the running flush."""
-    leaving: bool = False
-    paused: bool = False
-
-    def take(self, records: list[Any], now: float) -> None:
-        """Add records that follow.
-
-        Raises:
-            LogMismatch: they do not follow.
-        """
-        first = records[0].offset
-        if first < self.next:
-            raise LogMismatch(
-                f"{self.writer.log} went back from offset {self.next} to {first}: the topic was truncated or made "
-                "anew; find out which, and give the sink another log id or another evidence directory"
-            )
-        if first > self.next and self.gap is None:
-            self.gap = self.next
-        if not self.records:
-            self.since = now
-        self.records.extend(records)
-        self.size += sum([record.serialized_value_size for record in records])
-        self.next = records[-1].offset + 1
-
-    def swap(self) -> tuple[list[Any], int | None]:
-        """Give what is buffered, and begin anew."""
-        taken = self.records, self.gap
-        self.flushing = self.size
-        self.records, self.size, self.gap = [], 0, None
-        return taken
+    def upkeep_failed(self) -> None:
+        """Forget it."""
 
 
 class Sink:
@@ -172,7 +119,10 @@ class Sink:
         log_id: str,
         dead_letter: DeadLetter,
         freshness_s: float = 5.0,
+        idle_s: float = 60.0,
         max_rows: int = 50_000,
+        upkeep: Callable[[PartitionWriter], None] | None = None,
+        upkeep_s: float = 60.0,
         group: str | None = None,
         observe: SinkObserver | None = None,
         now: Callable[[], float] = time.time,
@@ -185,7 +135,10 @@ class Sink:
             log_id: identity of the cluster that the topic lives on.
             dead_letter: takes records that are no evidence events; awaited before their offsets count as stored.
             freshness_s: an event is readable at most this many seconds after it is in the log, also without new ones.
+            idle_s: where nothing comes, a commit says so this often.
             max_rows: a partition is written out when it has buffered this many records.
+            upkeep: keeps a log in shape (compaction, retention); called in a thread for one log after the other.
+            upkeep_s: seconds between two rounds of it.
             group: consumer group; None takes the pipeline's own.
             observe: is told what happens, for metrics.
             now: the wall clock, in seconds since 1970.
@@ -195,13 +148,16 @@ class Sink:
         self._log_id = log_id
         self._dead_letter = dead_letter
         self._max_rows = max_rows
+        self._idle_s = idle_s
+        self._upkeep = upkeep
+        self._upkeep_s = upkeep_s
         self._max_age_s = freshness_s * 0.5
         self._poll_ms = max(10, min(200, int(freshness_s * 50)))
         self._group = kafka.group("sink") if group is None else group
         self._topic = kafka.name(EVIDENCE)
         self._observe: SinkObserver = observe or Unobserved()
         self._now = now
-        self._parts: dict[TopicPartition, _Partition] = {}
+        self._parts: dict[TopicPartition, SinkPartition] = {}
         self._failure: BaseException | None = None
         self._stopping = False
         self._ready: Callable[[], None] = lambda: None
@@ -215,9 +171,10 @@ class Sink:
         Raises:
             BrokerUnavailable: no broker answers.
             KafkaError: the broker refuses something.
-            LogMismatch: the store and the topic do not belong together, or offsets were lost between them.
+            LogMismatch: the store and the topic do not belong together.
+            Fenced: another sink has taken a partition over.
             PartitionHeld: another process writes a partition that this one was assigned.
-            StoreError: the files of a partition are not as one writer left them.
+            StoreError: the log of a partition is not as one writer left it.
             UnavailableError: the disk fails.
         """
         self._failure, self._stopping, self._ready = None, False, ready
@@ -228,7 +185,11 @@ class Sink:
                 await consumer.start()
             except (KafkaError, OSError) as error:
                 raise BrokerUnavailable(f"no broker answers at {self._settings.bootstrap}: {error}") from error
-            await self._consume(consumer)
+            upkeep = asyncio.create_task(self._keep_up(), name="upkeep")
+            try:
+                await self._consume(consumer)
+            finally:
+                upkeep.cancel()
         except asyncio.CancelledError:
             await self._drain(consumer)
             raise
@@ -255,16 +216,34 @@ class Sink:
             for tp, part in list(self._parts.items()):
                 if part.flush is None and self._is_due(part, now):
                     end = await self._consumed(consumer, tp, part)
-                    if not part.leaving and part.flush is None and end >= part.writer.position:
+                    if not part.leaving and part.flush is None:
                         self._start_flush(consumer, tp, part, end)
             self._regulate(consumer)
+            self._report_waiting()
 
-    def _is_due(self, part: _Partition, now: float) -> bool:
+    async def _keep_up(self) -> None:
+        """Keep the logs in shape, one after the other, beside what comes in."""
+        while self._upkeep is not None:
+            await asyncio.sleep(self._upkeep_s)
+            for part in list(self._parts.values()):
+                if part.leaving:
+                    continue
+                try:
+                    await asyncio.to_thread(self._upkeep, part.writer)
+                except RetryableError as error:
+                    self._failure = self._failure or error
+                except StoreError as error:
+                    # What lies there already does not keep new evidence from being stored.
+                    if not part.leaving:
+                        self._observe.upkeep_failed()
+                        log.error("upkeep of %s failed: %s", part.writer.log, error)
+
+    def _is_due(self, part: SinkPartition, now: float) -> bool:
         if not part.records:
-            return now - part.idle_since >= _IDLE_COVER_S
+            return now - part.idle_since >= self._idle_s
         return len(part.records) >= self._max_rows or part.size >= _FLUSH_BYTES or now - part.since >= self._max_age_s
 
-    async def _consumed(self, consumer: AIOKafkaConsumer, tp: TopicPartition, part: _Partition) -> int:
+    async def _consumed(self, consumer: AIOKafkaConsumer, tp: TopicPartition, part: SinkPartition) -> int:
         """Give the last offset that was seen, markers and aborted records after the last record included."""
         position = part.next
         with suppress(TimeoutError, KafkaError):
@@ -272,15 +251,15 @@ class Sink:
         if position > part.next:
             part.gap = part.next if part.gap is None else part.gap
             part.next = position
-        part.idle_since = time.monotonic()
         return part.next - 1
 
-    def _start_flush(self, consumer: AIOKafkaConsumer, tp: TopicPartition, part: _Partition, end: int) -> None:
+    def _start_flush(self, consumer: AIOKafkaConsumer, tp: TopicPartition, part: SinkPartition, end: int) -> None:
         records, gap = part.swap()
+        part.idle_since = time.monotonic()
         part.flush = asyncio.create_task(self._flush(consumer, tp, part, records, end, gap))
         part.flush.add_done_callback(lambda task: self._flush_done(part, task))
 
-    def _flush_done(self, part: _Partition, task: asyncio.Task[None]) -> None:
+    def _flush_done(self, part: SinkPartition, task: asyncio.Task[None]) -> None:
         part.flush, part.flushing = None, 0
         if not task.cancelled() and (error := task.exception()) is not None:
             self._failure = self._failure or error
@@ -289,37 +268,51 @@ class Sink:
         self,
         consumer: AIOKafkaConsumer,
         tp: TopicPartition,
-        part: _Partition,
+        part: SinkPartition,
         records: list[Any],
         end: int,
         gap: int | None,
     ) -> None:
+        lost: Ranges = ()
         if gap is not None:
-            beginning = (await consumer.beginning_offsets([tp]))[tp]
-            if beginning > gap:
-                raise _lost(part.writer, gap, beginning)
+            lost = missing(records, gap, (await consumer.beginning_offsets([tp]))[tp])
         begun = time.perf_counter()
-        parsed = await asyncio.to_thread(_parse, records, tp.partition)
+        parsed = await asyncio.to_thread(parse_records, records, tp.partition)
+        rejected = [records[reject.index].offset for reject in parsed.rejects]
         if parsed.rejects:
-            await self._dead_letter([_rejected(records[reject.index], reject.error) for reject in parsed.rejects])
-        stamp = records[-1].timestamp / 1000 if records and records[-1].timestamp >= 0 else self._now()
-        day = datetime.fromtimestamp(stamp, UTC).date()
-        written = await asyncio.to_thread(lambda: list(part.writer.append(parsed.table, end=end, day=day)))
+            await self._dead_letter(
+                [rejected_record(records[reject.index], reject.error) for reject in parsed.rejects]
+            )
+        written = await asyncio.to_thread(part.writer.append, parsed.table, end=end, rejected=rejected, lost=lost)
         self._report(records, written, time.perf_counter() - begun)
+        self._tell_lost(part.writer, lost)
         if not part.leaving:
             with suppress(KafkaError, TimeoutError):  # for lag displays only, and the next flush commits again
                 await asyncio.wait_for(consumer.commit({tp: end + 1}), timeout=_COMMIT_S)
 
-    def _report(self, records: list[Any], written: list[Written], seconds: float) -> None:
-        rows = sum(file.rows for file in written)
-        self._observe.rows(rows)
-        for file in written:
-            self._observe.flushed(file.rows, seconds * file.rows / max(rows, 1), file.size)
+    def _tell_lost(self, writer: PartitionWriter, lost: Ranges) -> None:
+        if lost:
+            self._observe.lost(writer.log.partition, count(lost))
+            log.error(
+                "%s: offsets %d to %d were gone from the topic before they were read; the log names them as lost",
+                writer.log, lost[0][0], lost[-1][1],
+            )  # fmt: skip
+
+    def _report(self, records: list[Any], written: Written, seconds: float) -> None:
+        if not records:
+            return
+        self._observe.rows(written.rows)
+        self._observe.flushed(written.rows, seconds, written.size)
         stamps = [record.timestamp for record in records if record.timestamp >= 0]
         if stamps:
             self._observe.freshness(max(0.0, self._now() - min(stamps) / 1000))
 
-    def _report_lag(self, consumer: AIOKafkaConsumer, tp: TopicPartition, part: _Partition) -> None:
+    def _report_waiting(self) -> None:
+        stamps = [part.oldest_ms() for part in self._parts.values()]
+        oldest = min((stamp for stamp in stamps if stamp is not None), default=None)
+        self._observe.waiting(0.0 if oldest is None else max(0.0, self._now() - oldest / 1000))
+
+    def _report_lag(self, consumer: AIOKafkaConsumer, tp: TopicPartition, part: SinkPartition) -> None:
         stable = consumer.last_stable_offset(tp)
         if stable is not None:
             self._observe.lag(tp.partition, max(0, stable - part.next))
@@ -344,27 +337,41 @@ class Sink:
         try:
             beginnings = await consumer.beginning_offsets(fresh) if fresh else {}
             ends = await consumer.end_offsets(fresh) if fresh else {}
+            partitions = len(consumer.partitions_for_topic(self._topic) or fresh)
             for tp in fresh:
-                writer = await self._open(tp, beginnings[tp])
+                writer = await self._open(tp, beginnings[tp], partitions)
                 if writer is None:
                     return
                 try:
-                    _check_bounds(writer, beginnings[tp], ends[tp])
+                    check_end(writer, ends[tp])
+                    if writer.position < beginnings[tp]:
+                        await self._pass_over(writer, beginnings[tp])
                     consumer.seek(tp, writer.position)
                 except Exception:
                     writer.close()
                     raise
-                self._parts[tp] = _Partition(writer, writer.position, time.monotonic())
+                self._parts[tp] = SinkPartition(writer, writer.position, time.monotonic())
             self._ready()
         except Exception as error:  # noqa: BLE001 - run() raises it
             self._failure = self._failure or error
 
-    async def _open(self, tp: TopicPartition, beginning: int) -> PartitionWriter | None:
+    async def _pass_over(self, writer: PartitionWriter, beginning: int) -> None:
+        lost = ((writer.position, beginning - 1),)
+        await asyncio.to_thread(writer.append, EVENTS_SCHEMA.empty_table(), end=beginning - 1, lost=lost)
+        self._tell_lost(writer, lost)
+
+    async def _open(self, tp: TopicPartition, beginning: int, partitions: int) -> PartitionWriter | None:
         deadline = time.monotonic() + self._store.lock_wait_s
         while not self._stopping:
             try:
                 return await asyncio.to_thread(
-                    self._store.open, self._log_id, tp.topic, tp.partition, beginning=beginning, wait_s=0
+                    self._store.open,
+                    self._log_id,
+                    tp.topic,
+                    tp.partition,
+                    beginning=beginning,
+                    partitions=partitions,
+                    wait_s=0,
                 )
             except PartitionHeld:
                 if time.monotonic() >= deadline:
@@ -382,7 +389,7 @@ class Sink:
             await asyncio.to_thread(part.writer.close)
             self._parts.pop(tp, None)
 
-    async def _finish(self, consumer: AIOKafkaConsumer, tp: TopicPartition, part: _Partition) -> None:
+    async def _finish(self, consumer: AIOKafkaConsumer, tp: TopicPartition, part: SinkPartition) -> None:
         """Wait for the running flush, then write out what came since; failures are kept for `run`."""
         if part.flush is not None:
             await asyncio.wait([part.flush])
@@ -432,46 +439,3 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka shi
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         """Called after it, before anything is fetched."""
         await self._sink.assign(self._consumer, assigned)
-
-
-def _parse(records: list[Any], partition: int) -> Parsed:
-    return parse(
-        [record.value for record in records],
-        partition=partition,
-        offsets=[record.offset for record in records],
-        timestamps_ms=[record.timestamp for record in records],
-    )
-
-
-def _rejected(record: Any, error: Any) -> RejectedRecord:
-    value: bytes = record.value or b""
-    return RejectedRecord(
-        topic=record.topic,
-        partition=record.partition,
-        offset=record.offset,
-        timestamp_ms=record.timestamp,
-        key=record.key,
-        sha256=hashlib.sha256(value).hexdigest(),
-        size=len(value),
-        code=error.code,
-        message=str(error),
-    )
-
-
-def _check_bounds(writer: PartitionWriter, beginning: int, end: int) -> None:
-    if writer.position > end:
-        raise LogMismatch(
-            f"the evidence store is ahead of the topic: {writer.log} is stored up to offset {writer.position - 1}, and "
-            f"the log ends at {end}; the topic was made anew under the same log id, or lost records. Give the sink "
-            "another log id, or restore the topic"
-        )
-    if writer.position < beginning:
-        raise _lost(writer, writer.position, beginning)
-
-
-def _lost(writer: PartitionWriter, first: int, beginning: int) -> LogMismatch:
-    return LogMismatch(
-        f"{writer.log}: the log begins at offset {beginning}, so offsets {first} to {beginning - 1} are gone and were "
-        "never stored (the topic's retention passed while no sink ran); keep this directory as it is, and go on with "
-        "another evidence directory"
-    )

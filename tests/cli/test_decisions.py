@@ -15,7 +15,7 @@ from decision_samples import POLICY, TEXT
 from evidence.errors import ConfigError
 from evidence.parsing import parse
 from evidence.records import EventType, EvidenceEvent, Placement, RouteRef, Stage, Usage
-from evidence.store import EvidenceStore
+from evidence_stores import local_store
 from inference.routes import load as load_routes
 from policy.placement.records import RouteFacts
 from waybill import decision_pins
@@ -328,8 +328,8 @@ def evidence(
         duration_ms=ms,
     )
     table = parse([event.to_json()], partition=0, offsets=[0], timestamps_ms=[0]).table
-    with EvidenceStore(home / "evidence", "home").open("cluster", "ai.evidence", 0) as writer:
-        list(writer.append(table, end=0, day=event.occurred_at_utc.date()))
+    with local_store(home / "evidence", "home").open("cluster", "ai.evidence", 0) as writer:
+        writer.append(table, end=0)
 
 
 def test_drift_without_evidence_is_no_drift(capsys, folder, tmp_path):

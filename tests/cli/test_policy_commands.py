@@ -13,7 +13,7 @@ import pytest
 from evidence.errors import ConfigError
 from evidence.parsing import parse as parse_events
 from evidence.records import EventType, EvidenceEvent, PolicyRef, Stage
-from evidence.store import EvidenceStore
+from evidence_stores import local_store
 from policy.engine import Held
 from policy.labels import Label
 from policy.questions import Facts
@@ -169,8 +169,8 @@ def stored(home: Path, cases: list[tuple[str, Case, str, str]]) -> None:
     ]
     values = [event.to_json() for event in events]
     table = parse_events(values, partition=0, offsets=range(len(values)), timestamps_ms=[0] * len(values)).table
-    with EvidenceStore(home / "evidence", "here").open("log", "ai.evidence", 0) as writer:
-        list(writer.append(table, end=len(values), day=NOW.date()))
+    with local_store(home / "evidence", "here").open("log", "ai.evidence", 0) as writer:
+        writer.append(table, end=len(values))
 
 
 CASE = Case(

@@ -18,7 +18,7 @@ from evidence.disk import Disk
 from evidence.errors import ConfigError, StoreError, UnavailableError
 from evidence.layout import EvidenceFile, LogPartition, check_contiguous
 from evidence.parsing import parse
-from evidence.store import EvidenceStore
+from evidence_stores import local_store
 
 DAY = date(2026, 3, 1)
 LOG = ("cluster-1", "ai.evidence", 0)
@@ -39,7 +39,7 @@ def stored_ids(root):
 def test_files_say_what_they_cover_and_join_without_a_gap(tmp_path):
     """A file starts where the one before ended, even where the log has offsets without records."""
     events = list(stories(20))
-    store = EvidenceStore(tmp_path, "home")
+    store = local_store(tmp_path, "home")
     with store.open(*LOG, beginning=7) as writer:
         first = list(writer.append(table(events[:10], first=8, step=2), end=27, day=DAY))
         second = list(writer.append(table(events[10:20], first=40), end=49, day=DAY))
@@ -57,7 +57,7 @@ def test_a_run_is_cut_where_the_day_changes(tmp_path):
     late = list(stories(3, begin=datetime(2026, 3, 1, 23, 50, tzinfo=UTC)))
     early = list(stories(3, begin=datetime(2026, 3, 2, 0, 10, tzinfo=UTC)))
     events = late[:4] + early[:2] + late[4:6] + early[2:4]
-    store = EvidenceStore(tmp_path, "home")
+    store = local_store(tmp_path, "home")
     with store.open(*LOG) as writer:
         written = list(writer.append(table(events), end=11, day=DAY))
     assert [(w.file.path.parent.name, w.file.start, w.file.end) for w in written] == [
@@ -73,7 +73,7 @@ def test_a_run_is_cut_where_the_day_changes(tmp_path):
 
 def test_rejected_records_alone_are_covered_by_a_file_without_rows(tmp_path):
     """Offsets of rejected records count as stored, so that they are not rejected again after a restart."""
-    store = EvidenceStore(tmp_path, "home")
+    store = local_store(tmp_path, "home")
     with store.open(*LOG) as writer:
         (written,) = writer.append(table([]), end=4, day=DAY)
     assert (written.rows, store.resume(*LOG)) == (0, 5)
@@ -81,7 +81,7 @@ def test_rejected_records_alone_are_covered_by_a_file_without_rows(tmp_path):
 
 def test_parquet_metadata_says_where_the_rows_come_from(tmp_path):
     """A file that was copied away still says log, topic, partition, offsets and version."""
-    with EvidenceStore(tmp_path, "home").open(*LOG) as writer:
+    with local_store(tmp_path, "home").open(*LOG) as writer:
         (written,) = writer.append(table(list(stories(2))), end=99, day=DAY)
     about = pq.read_schema(written.file.path).metadata
     assert about[b"waybill.log_id"] == b"cluster-1"
@@ -92,7 +92,7 @@ def test_parquet_metadata_says_where_the_rows_come_from(tmp_path):
 
 def test_logs_and_partitions_do_not_mix(tmp_path):
     """A new broker on an old address, another partition, and a topic with a similar name begin anew."""
-    store = EvidenceStore(tmp_path, "home")
+    store = local_store(tmp_path, "home")
     with store.open(*LOG) as writer:
         list(writer.append(table(list(stories(1))), end=9, day=DAY))
     assert store.resume("cluster-2", "ai.evidence", 0) is None
@@ -102,7 +102,7 @@ def test_logs_and_partitions_do_not_mix(tmp_path):
 
 def test_leftovers_are_removed_by_the_partition_s_own_writer_only(tmp_path):
     """Opening a partition removes its temporary files and leaves those of others alone."""
-    store = EvidenceStore(tmp_path, "home")
+    store = local_store(tmp_path, "home")
     with store.open(*LOG) as writer:
         list(writer.append(table(list(stories(1))), end=9, day=DAY))
     directory = tmp_path / "events/site=home/date=2026-03-01"
@@ -119,7 +119,7 @@ def test_a_second_writer_waits_then_fails_and_names_the_holder(tmp_path):
     """Two processes cannot write one partition: the second is told who holds it."""
     program = (
         "import sys, time, pathlib\nfrom evidence.store import EvidenceStore\n"
-        "w = EvidenceStore(pathlib.Path(sys.argv[1]), 'home').open('cluster-1', 'ai.evidence', 0)\n"
+        "w = local_store(pathlib.Path(sys.argv[1]), 'home').open('cluster-1', 'ai.evidence', 0)\n"
         "print('held', flush=True)\ntime.sleep(60)\n"
     )
     holder = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE)
@@ -127,18 +127,18 @@ def test_a_second_writer_waits_then_fails_and_names_the_holder(tmp_path):
         assert holder.stdout.readline() == b"held\n"
         begun = time.monotonic()
         with pytest.raises(StoreError, match=f"held by process {holder.pid}"):
-            EvidenceStore(tmp_path, "home", lock_wait_s=0.3).open(*LOG)
+            local_store(tmp_path, "home", lock_wait_s=0.3).open(*LOG)
         assert time.monotonic() - begun >= 0.3
     finally:
         holder.kill()
         holder.wait()
         holder.stdout.close()
-    EvidenceStore(tmp_path, "home", lock_wait_s=0).open(*LOG).close()
+    local_store(tmp_path, "home", lock_wait_s=0).open(*LOG).close()
 
 
 def test_a_second_writer_goes_on_when_the_first_ends(tmp_path):
     """Waiting for a lock ends as soon as it is free."""
-    store = EvidenceStore(tmp_path, "home", lock_wait_s=10)
+    store = local_store(tmp_path, "home", lock_wait_s=10)
     first = store.open(*LOG)
     timer = threading.Timer(0.1, first.close)
     timer.start()
@@ -159,7 +159,7 @@ def test_a_second_writer_goes_on_when_the_first_ends(tmp_path):
 )
 def test_a_store_that_was_changed_by_hand_is_not_written_to(tmp_path, change, message):
     """A gap, an overlap or a foreign file is found when a partition is opened, and the lock is given back."""
-    store = EvidenceStore(tmp_path, "home", lock_wait_s=0)
+    store = local_store(tmp_path, "home", lock_wait_s=0)
     events = list(stories(9))[:30]
     with store.open(*LOG) as writer:
         for begin in (0, 10, 20):
@@ -173,7 +173,7 @@ def test_a_store_that_was_changed_by_hand_is_not_written_to(tmp_path, change, me
 def test_rows_that_do_not_go_on_from_the_position_are_refused(tmp_path):
     """Storing an offset again, or beyond the end that is told, is refused before anything is written."""
     events = list(stories(1))
-    store = EvidenceStore(tmp_path, "home")
+    store = local_store(tmp_path, "home")
     with store.open(*LOG) as writer:
         list(writer.append(table(events), end=9, day=DAY))
         for first, end in ((3, 20), (12, 13)):
@@ -188,7 +188,7 @@ def test_rows_that_do_not_go_on_from_the_position_are_refused(tmp_path):
 def test_an_existing_file_is_never_overwritten(tmp_path):
     """A file of the same name, put there by someone else, stays as it is and stops the writer."""
     events = list(stories(1))
-    with EvidenceStore(tmp_path, "home").open(*LOG) as writer:
+    with local_store(tmp_path, "home").open(*LOG) as writer:
         (written,) = writer.append(table(events), end=9, day=DAY)
         other = written.file.path.with_name(written.file.path.name.replace("0-0000", "0-0000").replace("09.p", "19.p"))
         other = other.with_name(other.name.replace("0-00000000000000000000-", "0-00000000000000000010-"))
@@ -244,7 +244,7 @@ class FailingDisk(Disk):
 
 def write_all(root, disk, events):
     """Store events in three flushes, from wherever the store says."""
-    with EvidenceStore(root, "home", disk=disk).open(*LOG) as writer:
+    with local_store(root, "home", disk=disk).open(*LOG) as writer:
         for end in (9, 19, len(events) - 1):
             if writer.position <= end:
                 rows = table(events[writer.position : end + 1], first=writer.position)
@@ -317,7 +317,7 @@ def test_a_crash_at_any_step_loses_nothing_and_doubles_nothing(tmp_path, request
 def test_a_site_that_cannot_be_a_directory_is_refused(tmp_path, site):
     """A site's name never leads out of the evidence directory."""
     with pytest.raises(ConfigError, match="site"):
-        EvidenceStore(tmp_path, site)
+        local_store(tmp_path, site)
 
 
 @pytest.mark.parametrize(("log_id", "topic"), [("a.b", "t"), ("a/b", "t"), ("", "t"), ("a", "t/u"), ("a", "")])

@@ -16,7 +16,7 @@ from rich.console import Console
 from evidence.errors import ConfigError
 from evidence.parsing import parse
 from evidence.schema import EVENTS_SCHEMA
-from evidence.store import EvidenceStore
+from evidence_stores import local_store
 from queries.database import Evidence
 from queries.errors import QueryError, TooSlow
 from queries.render import cell, jsonable, render
@@ -27,8 +27,8 @@ def fill(root, *, begin=NOON, partition=0, site="home"):
     events = list(stories(20, begin=begin))
     numbers = list(range(len(events)))
     table = parse([e.to_json() for e in events], partition=partition, offsets=numbers, timestamps_ms=numbers).table
-    with EvidenceStore(root, site).open("cluster", "ai.evidence", partition) as writer:
-        list(writer.append(table, end=numbers[-1], day=date(2026, 3, 1)))
+    with local_store(root, site).open("cluster", "ai.evidence", partition) as writer:
+        writer.append(table, end=numbers[-1])
     return events
 
 

@@ -11,7 +11,7 @@ from evidence_samples import ROUTES, stories
 
 from evidence.parsing import parse
 from evidence.records import EventType, EvidenceEvent, Failure, Placement, RouteRef, Stage, Usage
-from evidence.store import EvidenceStore
+from evidence_stores import local_store
 from policy.files import Document
 from policy.placement.records import parse as parse_record
 from queries.database import Evidence
@@ -51,8 +51,8 @@ def measured(root, events, **options):
     """Store events and give what is measured of them."""
     numbers = list(range(len(events)))
     table = parse([e.to_json() for e in events], partition=0, offsets=numbers, timestamps_ms=numbers).table
-    with EvidenceStore(root, "home").open("cluster", "ai.evidence", 0) as writer:
-        list(writer.append(table, end=numbers[-1], day=date(2026, 11, 24)))
+    with local_store(root, "home").open("cluster", "ai.evidence", 0) as writer:
+        writer.append(table, end=numbers[-1])
     with Evidence(root) as evidence:
         return measure(evidence, **options)
 

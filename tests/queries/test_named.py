@@ -13,7 +13,7 @@ from evidence_samples import NOON, stories
 from evidence.errors import ConfigError
 from evidence.parsing import parse
 from evidence.records import EventType, EvidenceEvent, Outcome, Placement
-from evidence.store import EvidenceStore
+from evidence_stores import local_store
 from queries import named
 from queries.database import Evidence
 from queries.errors import QueryError
@@ -27,8 +27,8 @@ def store(root, events, *, partition=0):
     stamps = [int(event.occurred_at_utc.timestamp() * 1000) for event in events]
     values = [event.to_json() for event in events]
     table = parse(values, partition=partition, offsets=numbers, timestamps_ms=stamps).table
-    with EvidenceStore(root, "home").open("cluster", "ai.evidence", partition) as writer:
-        list(writer.append(table, end=len(events) - 1, day=date(2026, 3, 1)))
+    with local_store(root, "home").open("cluster", "ai.evidence", partition) as writer:
+        writer.append(table, end=len(events) - 1)
 
 
 def broken_events():

@@ -12,7 +12,7 @@ from topic_rig import TopicReader, topics
 from evidence.errors import RecordError, UnavailableError
 from evidence.parsing import parse
 from evidence.records import ConsentRef, EventType, EvidenceEvent
-from evidence.store import EvidenceStore
+from evidence_stores import local_store
 from queries import named
 from queries.database import Evidence
 from streams.brokers.process import free_port
@@ -75,8 +75,8 @@ def test_the_evidence_store_and_the_questions_bear_deeds(tmp_path):
     values = [made(REVEAL, uuid4().hex).value, made(ACTIVATE, uuid4().hex).value]
     parsed = parse(values, partition=0, offsets=[0, 1], timestamps_ms=[0, 0])
     assert parsed.table.num_rows == 2
-    with EvidenceStore(tmp_path, "here").open("cluster", "ai.evidence", 0) as writer:
-        list(writer.append(parsed.table, end=1, day=date(2026, 11, 24)))
+    with local_store(tmp_path, "here").open("cluster", "ai.evidence", 0) as writer:
+        writer.append(parsed.table, end=1)
     with Evidence(tmp_path) as evidence:
         for name in ("gaps", "incomplete-stories", "duplicates", "hosted-without-intent", "unknowns"):
             question = named.load()[name]

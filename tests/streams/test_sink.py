@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import itertools
 import os
 import random
 import signal
@@ -19,11 +20,15 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import KafkaError
 from evidence_samples import stories
+from evidence_stores import local_store
 
 from evidence.disk import Disk, PartitionHeld
 from evidence.errors import UnavailableError
+from evidence.files.local import LocalFiles
+from evidence.log.commits import Lost
 from evidence.parsing import parse
-from evidence.store import EvidenceStore
+from evidence.store.history import commits_after
+from evidence.store.live import LiveReader
 from streams import kafka as clients
 from streams.errors import BrokerUnavailable, LogMismatch
 from streams.kafka import KafkaSettings
@@ -81,7 +86,7 @@ class Letters:
 @contextlib.asynccontextmanager
 async def running(settings, root, **options):
     """Run a sink for as long as the block lasts, then cancel it and wait until it has ended."""
-    store = EvidenceStore(root, "home", lock_wait_s=options.pop("lock_wait_s", 15), disk=options.pop("disk", None))
+    store = local_store(root, "home", lock_wait_s=options.pop("lock_wait_s", 15), disk=options.pop("disk", None))
     arguments = {"log_id": "cluster", "dead_letter": Letters(), "freshness_s": 0.5, **options}
     task = asyncio.create_task(Sink(kafka=settings, store=store, **arguments).run())
     try:
@@ -95,10 +100,17 @@ async def running(settings, root, **options):
 
 def stored(root):
     """Give every event id that readers can see."""
-    files = sorted((root / "events").glob("site=*/date=*/*.parquet"))
+    live = LiveReader(LocalFiles(root)).refresh()
     return [
-        event_id for file in files for event_id in pq.read_table(file, columns=["event_id"])["event_id"].to_pylist()
+        event_id
+        for file in live
+        for event_id in pq.read_table(root / file.path, columns=["event_id"])["event_id"].to_pylist()
     ]
+
+
+def commits(root, topic, partition=0):
+    """Give the commits of a log."""
+    return list(commits_after(LocalFiles(root), f"cluster.{topic}-{partition}", -1))
 
 
 async def until(reached, *, seconds=40.0, task=None):
@@ -221,7 +233,8 @@ async def test_bad_records_alone_are_not_rejected_again_after_a_restart(kafka, p
     await send(settings, [b"bad", b"worse"], partitions=1)
     letters = Letters()
     async with running(settings, tmp_path, dead_letter=letters) as task:
-        await until(lambda: list(tmp_path.glob("events/*/*/*.parquet")), task=task)
+        await until(lambda: letters.rejected and commits(tmp_path, settings.name(EVIDENCE))[-1].next >= 2, task=task)
+    assert commits(tmp_path, settings.name(EVIDENCE))[-1].rejected == ((0, 1),)
     async with running(settings, tmp_path, dead_letter=letters) as task:
         await send(settings, samples(1), partitions=1)
         await until(lambda: stored(tmp_path), task=task)
@@ -263,15 +276,15 @@ async def test_a_store_ahead_of_its_topic_is_a_mismatch(kafka, prefix, tmp_path)
     values = samples(1)
     numbers = list(range(1000, 1000 + len(values)))
     table = parse(values, partition=0, offsets=numbers, timestamps_ms=numbers).table
-    with EvidenceStore(tmp_path, "home").open("cluster", settings.name(EVIDENCE), 0) as writer:
-        list(writer.append(table, end=numbers[-1], day=table["occurred_at"][0].as_py().date()))
+    with local_store(tmp_path, "home").open("cluster", settings.name(EVIDENCE), 0) as writer:
+        writer.append(table, end=numbers[-1])
     async with running(settings, tmp_path) as task:
         with pytest.raises(LogMismatch, match="ahead of the topic"):
             await asyncio.wait_for(asyncio.shield(task), 30)
 
 
-async def test_offsets_that_expired_unread_are_a_mismatch(kafka, prefix, tmp_path):
-    """When retention passed the stored position, the sink names the lost offsets."""
+async def test_offsets_that_expired_unread_are_named_as_lost(kafka, prefix, tmp_path):
+    """When retention passed the stored position, a signed commit names the offsets, and what is there is stored."""
     settings = await ready(kafka, prefix, partitions=1)
     values = samples(10)
     await send(settings, values[:20], partitions=1, transactional=False)
@@ -284,14 +297,34 @@ async def test_offsets_that_expired_unread_are_a_mismatch(kafka, prefix, tmp_pat
         await admin.delete_records({TopicPartition(settings.name(EVIDENCE), 0): RecordsToDelete(before_offset=30)})
     finally:
         await admin.close()
-    async with running(settings, tmp_path) as task:
-        with pytest.raises(LogMismatch, match="offsets 20 to 29 are gone"):
-            await asyncio.wait_for(asyncio.shield(task), 30)
+    told = []
+
+    class Seen(Unobserved):
+        def lost(self, partition, offsets):
+            told.append((partition, offsets))
+
+    async with running(settings, tmp_path, observe=Seen()) as task:
+        await until(lambda: len(stored(tmp_path)) == 30, task=task)
+    assert told == [(0, 10)]
+    lost = [lost for commit in commits(tmp_path, settings.name(EVIDENCE)) for lost in commit.lost]
+    assert lost == [Lost(((20, 29),), "expired")]
+    assert stored(tmp_path) == ids(values[:20] + values[30:40])
+
+
+async def test_silence_is_committed(kafka, prefix, tmp_path):
+    """Where nothing comes, commits without rows say until when nothing came, and each is signed as any other."""
+    settings = await ready(kafka, prefix, partitions=1)
+    async with running(settings, tmp_path, idle_s=0.3) as task:
+        await until(lambda: (tmp_path / "logs").exists(), task=task)
+        await until(lambda: len(commits(tmp_path, settings.name(EVIDENCE))) >= 4, task=task)
+    said = commits(tmp_path, settings.name(EVIDENCE))
+    assert {(commit.size, commit.next, commit.add) for commit in said} == {(0, 0, ())}
+    assert all(after.time > before.time for before, after in itertools.pairwise(said))
 
 
 async def test_no_broker_is_a_retryable_error(tmp_path):
     """The host may start the sink again when no broker answers."""
-    store = EvidenceStore(tmp_path, "home")
+    store = local_store(tmp_path, "home")
     sink = Sink(kafka=KafkaSettings("127.0.0.1:1"), store=store, log_id="cluster", dead_letter=Letters())
     with pytest.raises(BrokerUnavailable, match=r"127\.0\.0\.1:1"):
         await sink.run()

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from evidence.store import EvidenceStore
+from evidence_stores import local_store
 from streams.kafka import KafkaSettings, producer
 from streams.stages.sink import RejectedRecord, Sink
 from streams.topics import DEADLETTER
@@ -26,7 +26,7 @@ async def main(bootstrap: str, prefix: str, root: str, max_rows: str) -> None:
             text = f"{record.partition}/{record.offset}/{record.code}"
             await letters.send_and_wait(settings.name(DEADLETTER), text.encode())
 
-    store = EvidenceStore(Path(root), "home", lock_wait_s=5)
+    store = local_store(Path(root), "home", lock_wait_s=5)
     sink = Sink(
         kafka=settings, store=store, log_id="cluster", dead_letter=dead_letter, freshness_s=0.5, max_rows=int(max_rows)
     )

@@ -1,0 +1,1 @@
+"""The Merkle log over the rows: commits, hashes, tiles, proofs, signatures."""

@@ -1,0 +1,159 @@
+"""The evidence store of one site."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from evidence.errors import ConfigError, StoreError
+from evidence.files.local import LocalFiles
+from evidence.files.seam import Files
+from evidence.log.commits import Source
+from evidence.store.layout import EVENTS, LogPartition, check_site, events_file
+from evidence.store.live import read_live
+from evidence.store.state import Head, read_head
+from evidence.store.writer import Fenced, PartitionWriter, Signers, Writing
+
+_CLAIMS = 5
+"""Times that a writer tries to take a log over while others do the same."""
+
+_LEFTOVER_S = 3600.0
+"""Temporary files of this age belong to nobody."""
+
+
+class EvidenceStore:
+    """The evidence of one site, in a folder or in an object store."""
+
+    def __init__(
+        self,
+        where: Path | Files,
+        site: str,
+        signers: Signers,
+        *,
+        compression_level: int = 1,
+        lock_wait_s: float = 30.0,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """Name the store; nothing is read or written yet.
+
+        Args:
+            where: the folder, made if it is not there, or another place for files.
+            site: the site whose logs are stored here.
+            signers: the site's keys.
+            compression_level: of zstd.
+            lock_wait_s: seconds to wait for a log's lock; more than a dying writer needs to go away.
+            now: the wall clock, in seconds since 1970.
+
+        Raises:
+            ConfigError: the site cannot be a folder's name.
+        """
+        self.files: Files = LocalFiles(where) if isinstance(where, Path) else where
+        self.site = check_site(site)
+        self.signers = signers
+        self.compression_level = compression_level
+        self.lock_wait_s = lock_wait_s
+        self._now = now
+
+    def head(self, log_id: str, topic: str, partition: int) -> Head | None:
+        """Give the state of a log, or None before its first commit.
+
+        Raises:
+            StoreError: a commit is missing or damaged.
+            UnavailableError: the store cannot be read.
+        """
+        return read_head(self.files, LogPartition(log_id, topic, partition))
+
+    def resume(self, log_id: str, topic: str, partition: int) -> int | None:
+        """Give the first offset of a log that is not stored yet, or None before its first commit.
+
+        Raises:
+            StoreError: a commit is missing or damaged.
+            UnavailableError: the store cannot be read.
+        """
+        head = self.head(log_id, topic, partition)
+        return None if head is None else head.commit.next
+
+    def open(
+        self,
+        log_id: str,
+        topic: str,
+        partition: int,
+        *,
+        beginning: int = 0,
+        partitions: int = 1,
+        source: Source | None = None,
+        wait_s: float | None = None,
+    ) -> PartitionWriter:
+        """Become the one writer of a log: whoever was it before is fenced from here on.
+
+        Args:
+            log_id: identity of the cluster.
+            topic: topic name.
+            partition: partition number.
+            beginning: the offset that the coverage begins with; of no effect once there is a commit.
+            partitions: how many partitions the topic has.
+            source: of an export: what it is a copy of.
+            wait_s: seconds to wait for another writer; None takes the store's.
+
+        Raises:
+            ConfigError: the log id or the topic cannot be in a file name, or the log's key is not there.
+            PartitionHeld: another process still writes this log after that time.
+            StoreError: the log is not as one writer left it.
+            UnavailableError: the store cannot be written.
+        """
+        log = LogPartition(log_id, topic, partition)
+        held = self.files.lock(str(log), self.lock_wait_s if wait_s is None else wait_s)
+        try:
+            for attempt in range(_CLAIMS):
+                writer = self._writer(log, held)
+                try:
+                    writer.claim(beginning=beginning, partitions=partitions, source=source)
+                except Fenced:
+                    if attempt == _CLAIMS - 1:
+                        raise
+                else:
+                    self._clear(writer)
+                    return writer
+        except BaseException:
+            held.release()
+            raise
+        raise AssertionError("unreachable")
+
+    def _writer(self, log: LogPartition, held: object) -> PartitionWriter:
+        head = read_head(self.files, log)
+        live = read_live(self.files, str(log))
+        if head is not None and head.commit.number != live.number:
+            live = read_live(self.files, str(log), live)
+        if head is not None and head.commit.origin != log.origin(self.site):
+            raise ConfigError(
+                f"{self.files.url('')} holds the evidence of {head.commit.origin}, and this is site {self.site!r}; "
+                "a site has a store of its own"
+            )
+        key = self.signers.newest().vkey if head is None else self._key(head)
+        writing = Writing(self.files, self.site, self.signers, self.compression_level, self._now)
+        return PartitionWriter(writing, log, held, head=head, live=live, key=key, name=secrets.token_hex(8))  # type: ignore[arg-type]
+
+    def _key(self, head: Head) -> str:
+        """Give the verifier key that signs after a commit."""
+        return head.commit.key or self.signers.signed(head.noted.note)
+
+    def _clear(self, writer: PartitionWriter) -> None:
+        """Remove what a predecessor left that died before its commit.
+
+        A file that is older than this writer's claim and in no commit can never be in one: an older writer is fenced,
+        and a younger one makes its files later. Ages are compared as the store tells them, with no other clock.
+        """
+        path = f"logs/{writer.log}/commits/{writer.commit.number:012d}"
+        claimed = next(entry.modified for entry in self.files.list(path.rpartition("/")[0] + "/") if entry.path == path)
+        for entry in self.files.list(f"{EVENTS}/site={self.site}/"):
+            try:
+                file = events_file(entry.path)
+            except StoreError:
+                continue  # not ours to touch; `verify` names it
+            known = writer.live.files.keys() | writer.live.removed.keys()
+            if file.log == str(writer.log) and entry.path not in known and entry.modified < claimed:
+                self.files.delete(entry.path)
+        if isinstance(self.files, LocalFiles):
+            self.files.clean(_LEFTOVER_S)
