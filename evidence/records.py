@@ -17,7 +17,7 @@ from pydantic_core import core_schema
 
 from evidence.canonical import sha256_hex
 
-EVIDENCE_VERSION: Final = "1.0"
+EVIDENCE_VERSION: Final = "1.1"
 """Version of the event's form; the major part changes when an old reader would misread a new event."""
 
 

@@ -163,20 +163,31 @@ class Evidence:
     def _cursor(self) -> duckdb.DuckDBPyConnection:
         with self._lock:
             if self._connection is None:
-                self._connection = self._open()
+                self._connection, self._files = self._open(), None
             files = tuple(str(self._root / added.path) for added in self._live.refresh())
             if files != self._files:
-                self._connection.execute(events_view(self._connection, files))
+                self._connection.execute(self._events(self._connection, files))
                 self._files = files
             return self._connection.cursor()
+
+    def _events(self, connection: duckdb.DuckDBPyConnection, files: tuple[str, ...]) -> str:
+        """Give the statement that makes the view `events` over the live files of this store."""
+        return events_view(connection, files)
+
+    def _readings(self) -> tuple[str, ...]:
+        """Give the statements that make the other views."""
+        return REQUESTS, CROSSINGS
+
+    def _folders(self) -> tuple[Path, ...]:
+        """Give the folders that files may be read from."""
+        return (self._root / EVENTS,)
 
     def _open(self) -> duckdb.DuckDBPyConnection:
         connection = duckdb.connect(":memory:")
         try:
             connection.execute("SET GLOBAL TimeZone = 'UTC'")
-            connection.execute(events_view(connection, ()))
-            connection.execute(REQUESTS)
-            connection.execute(CROSSINGS)
+            for view in (events_view(connection, ()), *self._readings()):
+                connection.execute(view)
             for setting, value in {
                 "parquet_metadata_cache": "true",
                 "python_enable_replacements": "false",
@@ -186,7 +197,7 @@ class Evidence:
                 "autoload_known_extensions": "false",
                 "allow_community_extensions": "false",
                 "allow_persistent_secrets": "false",
-                "allowed_directories": "['" + str(self._root / EVENTS).replace("'", "''") + "/']",
+                "allowed_directories": f"[{', '.join(quoted(f'{folder}/') for folder in self._folders())}]",
                 "enable_external_access": "false",
                 "lock_configuration": "true",
             }.items():
@@ -219,6 +230,11 @@ class _Deadline:
     def _pass(self) -> None:
         self._passed = True
         self._cursor.interrupt()
+
+
+def quoted(text: str) -> str:
+    """Give a text as SQL writes it."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _chain(

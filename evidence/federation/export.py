@@ -150,7 +150,8 @@ class Exporter:
                 beginning=self._commit(original.log, 0).first or 0,
                 partitions=original.head.partitions,
             ) as writer:
-                if self._done(log, original.upto.origin) != original.done:
+                last = self._last(log)
+                if (0 if last is None else last.size) != original.done:
                     raise StoreError(f"{log}: another export to {self.recipient} has been here; run it again")
                 for commit in self._copied(original, plan.choice, statement, writer):
                     each(log, commit)
@@ -199,25 +200,30 @@ class Exporter:
         open_note(head.noted.note, self.keys)
         live = read_live(self.files, str(log))
         # A file that came since has only rows that come behind those of this head; compaction takes none away.
-        return log, head.commit, tuple(live.files.values()), self._done(self.named(log), head.commit.origin)
+        return log, head.commit, tuple(live.files.values()), self._done(log, head.commit)
 
-    def _done(self, copy: LogPartition, origin: str) -> int:
-        """Give how many rows of the original the copy is about, and see that it is the same original."""
+    def _done(self, log: LogPartition, head: Commit) -> int:
+        """Give how many rows of a log the copy is about, and see that it is a copy of this one."""
+        source = self._last(self.named(log))
+        if source is None:
+            return 0
+        stated = self._within(log, head, source.size)
+        if (stated.origin, stated.size, stated.root) != (source.origin, source.size, source.root):
+            raise StoreError(
+                f"{self.named(log)} is a copy of {source.origin} with {source.size} rows, and that was never a state "
+                "of this log: one of the two was replaced; move the copy away and export anew"
+            )
+        return source.size
+
+    def _last(self, copy: LogPartition) -> Source | None:
+        """Give the state of the original that the copy goes up to; None where nothing was copied yet."""
         head = read_head(self.copy.files, copy)
-        number = -1 if head is None else head.commit.number
-        while number >= 0:
+        for number in range(-1 if head is None else head.commit.number, -1, -1):
+            # A commit that takes the log over, or compacts it, says nothing of the original.
             source = read_commit(self.copy.files, str(copy), number).commit.source
             if source is not None:
-                log = LogPartition(copy.log_id.removesuffix(f"-to-{self.recipient}"), copy.topic, copy.partition)
-                stated = self._within(log, read_head(self.files, log).commit, source.size)  # type: ignore[union-attr] # its caller has read it
-                if (stated.origin, stated.size, stated.root) != (source.origin, source.size, source.root):
-                    raise StoreError(
-                        f"{copy} is a copy of {source.origin} with {source.size} rows, and there that state never "
-                        "was: one of the two was replaced; move the copy away and export anew"
-                    )
-                return source.size
-            number -= 1
-        return 0
+                return source
+        return None
 
     def _original(
         self, log: LogPartition, head: Commit, live: tuple[Added, ...], done: int, choice: Choice, now: datetime

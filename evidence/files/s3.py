@@ -9,43 +9,35 @@ Works with Amazon S3 and with servers that speak its protocol, conditional puts 
 
 from __future__ import annotations
 
-import configparser
 import io
-import ipaddress
 import os
 import re
 import secrets
-import stat
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from typing import Any, Final
 
 import pyarrow as pa
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import S3Store
 
 from evidence.errors import ConfigError, UnavailableError
+from evidence.files.access import CredentialsFile, checked_endpoint, checked_place
 from evidence.files.seam import OWN, AlreadyThere, Entry, NotThere, checked, checked_folder
-
-if TYPE_CHECKING:
-    from obstore.store import S3Credential
 
 _MARK: Final = "waybill-write"
 _PROBE: Final = "tmp/conditional-put"
-_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _CODE: Final = re.compile(r"<Code>([A-Za-z0-9]{1,64})</Code>")
 _STATUS: Final = re.compile(r"status code: (\d{3})")
 _ATTEMPTS: Final = 4
 _SIDE_BY_SIDE: Final = 8
 _TAIL: Final = 256 * 1024
 """Bytes at a file's end that are read when it is opened: the whole of most files, and the footer of all."""
-_CREDENTIAL_S: Final = 300
 
 
 class S3Files:
@@ -79,11 +71,11 @@ class S3Files:
         Raises:
             ConfigError: the URL, the endpoint or the credentials file is wrong.
         """
-        self._bucket, self._prefix = _place(url)
+        self._bucket, self._prefix = checked_place(url)
         endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         config: dict[str, Any] = {"conditional_put": "etag", "disable_bulk_delete": True}
         if endpoint:
-            config["aws_endpoint_url_s3"] = _checked_endpoint(endpoint, allow_plaintext=allow_plaintext)
+            config["aws_endpoint_url_s3"] = checked_endpoint(endpoint, allow_plaintext=allow_plaintext)
         if region:
             config["region"] = region
         provider = None
@@ -124,7 +116,7 @@ class S3Files:
     def replace(self, path: str, data: bytes | memoryview) -> None:
         """Write a file over an old one or none; see `Files.replace`."""
         with self._told(checked(path)):
-            self._store.put(path, data, mode="overwrite", use_multipart=False)
+            self._store.put(path, _octets(data), mode="overwrite", use_multipart=False)
 
     def replace_many(self, items: Iterable[tuple[str, bytes | memoryview]]) -> None:
         """Replace several files side by side; see `Files.replace_many`."""
@@ -188,7 +180,7 @@ class S3Files:
         for attempt in range(1, _ATTEMPTS + 1):
             last = attempt == _ATTEMPTS or time.monotonic() >= deadline
             try:
-                self._store.put(path, data, mode="create", attributes={_MARK: mark}, use_multipart=False)
+                self._store.put(path, _octets(data), mode="create", attributes={_MARK: mark}, use_multipart=False)
             except AlreadyExistsError:
                 ours = self._ours(path, mark, data)
                 if ours is not None:
@@ -221,10 +213,10 @@ class S3Files:
         if self._conditional:
             return
         with self._probing:
-            if not self._conditional and self._created(_PROBE, b"") and self._created(_PROBE, b""):
+            if not self._conditional and self._created(_PROBE, b"first") and self._created(_PROBE, b"second"):
                 raise ConfigError(
-                    f"{self.url('')}: the server ignores `If-None-Match` when it writes, so two writers could overwrite "
-                    "each other's evidence; use a server or a version that has conditional writes"
+                    f"{self.url('')}: the server ignores `If-None-Match` when it writes, so two writers could "
+                    "overwrite each other's evidence; use a server or a version that has conditional writes"
                 )
             self._conditional = True
 
@@ -249,48 +241,6 @@ class NotHeld:
 
     def release(self) -> None:
         """Do nothing."""
-
-
-class CredentialsFile:
-    """Credentials from a section of an AWS credentials file, which may be written anew at any time."""
-
-    def __init__(self, path: Path, profile: str) -> None:
-        self._path = path
-        self._profile = profile
-
-    def __repr__(self) -> str:
-        return f"CredentialsFile({str(self._path)!r}, {self._profile!r})"
-
-    def __call__(self) -> S3Credential:
-        """Read the credentials.
-
-        Raises:
-            ConfigError: the file cannot be read, others can read it, or the section is not complete.
-        """
-        parser = configparser.RawConfigParser()
-        try:
-            with self._path.open(encoding="utf-8") as file:
-                mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-                parser.read_file(file)
-        except OSError as error:
-            raise ConfigError(f"cannot read the credentials file {self._path}: {error.strerror}") from error
-        except (configparser.Error, UnicodeDecodeError):
-            raise ConfigError(f"{self._path} is no AWS credentials file") from None  # its lines are secrets
-        if os.name == "posix" and mode & 0o077:
-            raise ConfigError(
-                f"{self._path}: others can read these credentials (mode {mode:04o}): run `chmod 600 {self._path}`"
-            )
-        said = dict(parser[self._profile]) if parser.has_section(self._profile) else {}
-        if not said.get("aws_access_key_id") or not said.get("aws_secret_access_key"):
-            raise ConfigError(
-                f"{self._path}: the section [{self._profile}] must say aws_access_key_id and aws_secret_access_key"
-            )
-        return {
-            "access_key_id": said["aws_access_key_id"],
-            "secret_access_key": said["aws_secret_access_key"],
-            "token": said.get("aws_session_token"),
-            "expires_at": datetime.now(UTC) + timedelta(seconds=_CREDENTIAL_S),
-        }
 
 
 class _Parts(io.RawIOBase):
@@ -338,36 +288,8 @@ class _Parts(io.RawIOBase):
         return len(data)
 
 
-def _place(url: str) -> tuple[str, str]:
-    parts = urlsplit(url)
-    prefix = parts.path.strip("/")
-    if parts.scheme != "s3" or not _BUCKET.fullmatch(parts.netloc) or parts.query or parts.fragment:
-        raise ConfigError(f"{parts.scheme}://{parts.hostname or ''}…: write s3://BUCKET/PREFIX, and nothing else in it")
-    if prefix:
-        checked(prefix)
-    return parts.netloc, prefix
-
-
-def _checked_endpoint(endpoint: str, *, allow_plaintext: bool) -> str:
-    parts = urlsplit(endpoint)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError("the endpoint of the evidence bucket is no URL: write https://HOST:PORT")
-    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
-        raise ConfigError(f"the endpoint {parts.hostname} has more in it than https://HOST:PORT: leave it out")
-    if parts.scheme == "http" and not allow_plaintext and not _is_this_machine(parts.hostname):
-        raise ConfigError(
-            f"the endpoint {parts.hostname} would be spoken to without encryption: use https://, or allow it"
-        )
-    return endpoint
-
-
-def _is_this_machine(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _octets(data: bytes | memoryview) -> memoryview:
+    return memoryview(data).cast("B")  # pyarrow's buffers count in signed bytes, which the library does not take
 
 
 def _said(pattern: re.Pattern[str], error: Exception) -> str | None:
@@ -395,6 +317,3 @@ def _may_pass(error: Exception) -> bool:
     return not isinstance(error, (PermissionDeniedError, UnauthenticatedError)) and (
         status is None or status.startswith("5")
     )
-
-
-__all__ = ["CredentialsFile", "NotHeld", "S3Files"]

@@ -11,15 +11,17 @@ import os
 import re
 import stat
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from evidence.disk import Disk, Lock, make_directories
+from evidence.disk import Disk, Lock, PartitionHeld, make_directories
 from evidence.errors import ConfigError, UnavailableError
-from evidence.log.notes import Note, NoteError, Signer, Verifier, open_note
+from evidence.log.notes import NotSignedError, Signer, Verifier, open_note
 
 _PEM: Final = re.compile(r"([1-9]\d{0,8})\.pem")
 _FORBIDDEN: Final = stat.S_IRWXG | stat.S_IRWXO
@@ -51,7 +53,26 @@ def key_name(site: str) -> str:
     return f"waybill/{site}"
 
 
-def create_key(path: Path, disk: Disk | None = None) -> Ed25519PrivateKey:
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Be the only one that changes a folder of keys; it ends with the process however that ends.
+
+    Raises:
+        UnavailableError: somebody else does, and did not end within some seconds.
+    """
+    try:
+        lock = Lock(folder / _LOCK, wait_s=_LOCK_WAIT_S)
+    except PartitionHeld:
+        raise UnavailableError(f"{folder}: another process makes changes there and does not end") from None
+    except OSError as error:
+        raise UnavailableError(f"{folder} cannot be locked: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def create_key(path: Path, disk: PrivateDisk | None = None) -> Ed25519PrivateKey:
     """Make a key and its file, readable for the owner only.
 
     The folder has to be there, and nobody else may make a key in it at the same time (see `KeyRing`).
@@ -114,7 +135,7 @@ def load_key(path: Path) -> Ed25519PrivateKey:
 class KeyRing:
     """The keys of one site; safe to use from threads."""
 
-    def __init__(self, folder: Path, site: str, *, disk: Disk | None = None) -> None:
+    def __init__(self, folder: Path, site: str, *, disk: PrivateDisk | None = None) -> None:
         """Read the keys that are there.
 
         Args:
@@ -132,7 +153,7 @@ class KeyRing:
         self._signers = self._read()
 
     @classmethod
-    def create(cls, folder: Path, site: str, *, disk: Disk | None = None) -> KeyRing:
+    def create(cls, folder: Path, site: str, *, disk: PrivateDisk | None = None) -> KeyRing:
         """Make a site's first key, and the folder if it is not there.
 
         Raises:
@@ -144,13 +165,10 @@ class KeyRing:
             make_directories(disk, folder, Path(folder.anchor))
         except OSError as error:
             raise UnavailableError(f"{folder} cannot be made: {error.strerror}") from error
-        lock = Lock(folder / _LOCK, wait_s=_LOCK_WAIT_S)
-        try:
+        with alone_in(folder):
             if there := _numbers(folder):
                 raise ConfigError(f"{folder / f'{max(there)}.pem'} is there already; rotate the key to get another one")
             create_key(folder / "1.pem", disk)
-        finally:
-            lock.release()
         return cls(folder, site, disk=disk)
 
     @property
@@ -174,15 +192,16 @@ class KeyRing:
         """
         with self._busy:
             newest = max(self._signers)
-            if (self._folder / f"{newest + 1}.pem").exists():
-                try:
+            try:
+                there_is_more = (self._folder / f"{newest + 1}.pem").exists()
+                if there_is_more:
                     # Its maker may not have come to this step yet; a log must not name a key that can still be lost.
                     self._disk.sync(self._folder)
-                except OSError as error:
-                    raise UnavailableError(f"{self._folder} cannot be read: {error.strerror}") from error
+            except OSError as error:
+                raise UnavailableError(f"{self._folder} cannot be read: {error.strerror}") from error
+            if there_is_more:
                 self._signers = self._signers | self._read()
-                newest = max(self._signers)
-            return self._signers[newest]
+            return self._signers[max(self._signers)]
 
     def by_key(self, vkey: str) -> Signer:
         """Give the signer of a verifier key.
@@ -204,10 +223,8 @@ class KeyRing:
             NoteError: it is no note, or it was changed.
         """
         try:
-            found: Note = open_note(note, self.verifiers)
-        except NoteError as error:
-            if "no key that is known" not in str(error):
-                raise
+            found = open_note(note, self.verifiers)
+        except NotSignedError as error:
             raise ConfigError(
                 f"{self._folder} has no private key of the log, which goes on with the one that signed it: {error}"
             ) from None
@@ -217,15 +234,11 @@ class KeyRing:
         """Make the next key; logs name it in their next commits, and it signs from then on.
 
         Raises:
-            ConfigError: somebody else makes a key at the same time.
             UnavailableError: the disk does not take it.
         """
-        lock = Lock(self._folder / _LOCK, wait_s=_LOCK_WAIT_S)
-        try:
+        with alone_in(self._folder):
             number = max(_numbers(self._folder), default=0) + 1
             create_key(self._folder / f"{number}.pem", self._disk)
-        finally:
-            lock.release()
         with self._busy:
             self._signers = self._signers | self._read()
         return self.newest()

@@ -18,7 +18,6 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from evidence.errors import ConfigError, StoreError
-from evidence.log.tiles import HASH_BYTES
 
 LOG_KEY: Final = 0x01
 """Kind of a key that signs notes (Ed25519 over the text)."""
@@ -34,12 +33,15 @@ _MOST_BYTES: Final = 64 * 1024 * 1024  # a note has to be held in memory several
 _MOST_SIGNATURES: Final = 100  # as other readers of signed notes have it
 _FIRST_PRINTABLE: Final = 0x20
 _DASH: Final = "\u2014 "
-_SIZE: Final = re.compile(r"0|[1-9]\d{0,18}")
 _MOST_SECONDS: Final = (1 << 63) - 1
 
 
 class NoteError(StoreError):
     """A note is not one, or is not signed as it has to be."""
+
+
+class NotSignedError(NoteError):
+    """No known key signed a note."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,20 +80,6 @@ class Note:
     def signed_by(self, vkey: str) -> bool:
         """Tell whether a key signed it."""
         return any(signature.vkey == vkey for signature in self.signatures)
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """The first three lines of a note's text, which state a log."""
-
-    origin: str
-    """Name of the log."""
-
-    size: int
-    """Leaves of its tree."""
-
-    root: bytes
-    """Root of its tree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +233,8 @@ def open_note(data: bytes, verifiers: Iterable[Verifier]) -> Note:
         verifiers: the keys that are known; at least one has to have signed.
 
     Raises:
-        NoteError: it is no note, a signature of a known key is not valid, or none is of a known key.
+        NoteError: it is no note, or a signature of a known key is not valid.
+        NotSignedError: none is of a known key.
     """
     known = {(verifier.name, verifier.key_id): verifier for verifier in verifiers}
     text, lines = _split(data)
@@ -258,24 +247,8 @@ def open_note(data: bytes, verifiers: Iterable[Verifier]) -> Note:
             signatures.append(verifier.verified(text, line))
     if not signatures:
         names = ", ".join(f"{line.name}+{line.key_id.hex()}" for line in unknown)
-        raise NoteError(f"the note is signed by no key that is known, only by {names}")
+        raise NotSignedError(f"the note is signed by no key that is known, only by {names}")
     return Note(text, tuple(signatures), tuple(unknown))
-
-
-def checkpoint(text: str) -> Checkpoint:
-    """Read what a note's text states of a log; lines behind the third are not looked at.
-
-    Raises:
-        NoteError: it states nothing.
-    """
-    try:
-        origin, size, root, _ = text.split("\n", maxsplit=3)
-        data = base64.b64decode(root, validate=True)
-    except ValueError:
-        raise NoteError("no checkpoint: it has to begin with a log's name, a size and a root") from None
-    if not origin or not _SIZE.fullmatch(size, re.ASCII) or len(data) != HASH_BYTES or _encoded(data) != root:
-        raise NoteError("no checkpoint: it has to begin with a log's name, a size and a root")
-    return Checkpoint(origin, int(size), data)
 
 
 def _split(data: bytes) -> tuple[str, list[Signature]]:
@@ -298,11 +271,7 @@ def _split(data: bytes) -> tuple[str, list[Signature]]:
 
 
 def _check_text(text: str) -> None:
-    if (
-        not text.endswith("\n")
-        or text == "\n"
-        or any(ord(char) < _FIRST_PRINTABLE and char != "\n" for char in set(text))
-    ):
+    if not text.endswith("\n") or text == "\n" or any(char < " " and char != "\n" for char in set(text)):
         raise NoteError("not a note's text: lines without control characters, each with its line end")
 
 

@@ -141,16 +141,13 @@ def check_consistency(old: int, new: int, old_root: bytes, new_root: bytes, proo
         raise ProofError(f"{claim}: it cannot be")
     _check_hashes(claim, old_root, new_root, *proof)
     if old in {0, new}:
-        if proof:
-            raise ProofError(f"{claim}: the proof is longer than it can be")
-        if old_root != (EMPTY_ROOT if old == 0 else new_root):
-            raise ProofError(f"{claim}: the roots are not the same")
+        if proof or old_root != (EMPTY_ROOT if old == 0 else new_root):
+            raise ProofError(f"{claim}: the roots are not what they have to be, or the proof is not empty")
         return
     if not proof:
         raise ProofError(f"{claim}: the proof is shorter than it must be")
-    place, last = old - 1, new - 1
-    while place & 1:
-        place, last = place >> 1, last >> 1
+    above = (old & -old).bit_length() - 1  # the old tree ends with a complete subtree of this height
+    place, last = (old - 1) >> above, (new - 1) >> above
     # An old tree that is one complete subtree is itself the first node; the proof then leaves it out.
     first, *others = proof if place else (old_root, *proof)
     before = after = first

@@ -76,7 +76,7 @@ def parse_path(path: str) -> TileRef:
     if match is not None:
         index = int(re.sub("[x/]", "", match[2]))
         ref = TileRef(int(match[1]), index, int(match[3] or WIDTH))
-        if ref.level <= _MAX_LEVEL and ref.path == path:
+        if ref.level <= _MAX_LEVEL and ref.width <= WIDTH and ref.path == path:
             return ref
     raise StoreError(f"{path[:80]!r} is not the path of a tile; move it out of the evidence store")
 

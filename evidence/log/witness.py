@@ -14,17 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from evidence.disk import Disk, Lock, make_directories
+from evidence.disk import make_directories
 from evidence.errors import ConfigError, StoreError, UnavailableError
-from evidence.log.keys import PrivateDisk, create_key, load_key
-from evidence.log.notes import WITNESS_KEY, Checkpoint, NoteError, Signer, Verifier, checkpoint, open_note
+from evidence.log.checkpoints import Checkpoint, checkpoint
+from evidence.log.keys import PrivateDisk, alone_in, create_key, load_key
+from evidence.log.notes import WITNESS_KEY, NoteError, Signer, Verifier, open_note
 from evidence.log.proofs import ProofError, check_consistency, consistency, root_at
 from evidence.log.tiles import ReadTile
 
 _SEEN: Final = re.compile(r"\d{20}")
 _KEY: Final = "key.pem"
-_LOCK: Final = ".lock"
-_LOCK_WAIT_S: Final = 10.0
 
 
 class LogForked(StoreError):  # noqa: N818 - named as the condition that operators search for
@@ -53,7 +52,7 @@ class Witness:
     <folder>/logs/<SHA-256 of the origin>/<size>     origin, size and root: the newest counts
     """
 
-    def __init__(self, folder: Path, name: str, *, disk: Disk | None = None) -> None:
+    def __init__(self, folder: Path, name: str, *, disk: PrivateDisk | None = None) -> None:
         """Read the key.
 
         Args:
@@ -69,7 +68,7 @@ class Witness:
         self._signer = Signer(name, load_key(folder / _KEY), WITNESS_KEY)
 
     @classmethod
-    def create(cls, folder: Path, name: str, *, disk: Disk | None = None) -> Witness:
+    def create(cls, folder: Path, name: str, *, disk: PrivateDisk | None = None) -> Witness:
         """Make a witness with a new key, and the folder if it is not there.
 
         Raises:
@@ -81,11 +80,8 @@ class Witness:
             make_directories(disk, folder, Path(folder.anchor))
         except OSError as error:
             raise UnavailableError(f"{folder} cannot be made: {error.strerror}") from error
-        lock = Lock(folder / _LOCK, wait_s=_LOCK_WAIT_S)
-        try:
+        with alone_in(folder):
             create_key(folder / _KEY, disk)
-        finally:
-            lock.release()
         return cls(folder, name, disk=disk)
 
     @property
@@ -121,24 +117,24 @@ class Witness:
             The note with the witness's signature behind the others.
 
         Raises:
-            NoteError: it is no checkpoint, or none that a known key signed.
+            NoteError: it is no checkpoint, or none that a known key of this log signed.
             LogShrunk: the log has fewer rows than at the last checkpoint.
             LogForked: the log is no continuation of the last checkpoint.
             StoreError: a tile is damaged.
             ConfigError: the witness's memory is damaged.
             UnavailableError: the memory cannot be written.
         """
-        stated = checkpoint(open_note(note, known).text)
-        lock = Lock(self._folder / _LOCK, wait_s=_LOCK_WAIT_S)
-        try:
+        opened = open_note(note, known)
+        stated = checkpoint(opened.text)
+        if not any(f"{stated.origin}/".startswith(f"{signature.name}/") for signature in opened.signatures):
+            raise NoteError(f"{stated.origin}: signed by {opened.signatures[0].vkey}, which is not a key of this log")
+        with alone_in(self._folder):
             last = self.seen(stated.origin)
             if last is None:
                 _check_first(stated, read, stored)
             else:
                 _check(last, stated, read, stored)
             self._remember(stated)
-        finally:
-            lock.release()
         return self._signer.cosign(note, at=at)
 
     def _remember(self, stated: Checkpoint) -> None:

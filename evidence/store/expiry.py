@@ -319,7 +319,7 @@ class _Classes:
 
     def _read(self, added: Added) -> pa.Table:
         with self._files.reader(added.path) as file:
-            rows = pq.read_table(file, columns=["intake_id", "purpose", "classification.effective"])
+            rows = pq.ParquetFile(file).read(columns=["intake_id", "purpose", "classification.effective"])
         own = pc.struct_field(rows.column("classification"), "effective").cast(pa.string())
         return _stating(rows.column("intake_id"), own, rows.column("purpose").cast(pa.string()))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import orjson
 
@@ -19,9 +19,6 @@ from evidence.log.commits import Added, Commit
 from evidence.log.ranges import from_text, to_text
 from evidence.store.history import commits_after
 from evidence.store.layout import LOGS, live_folder, live_path
-
-SNAPSHOT_COMMITS: Final = 64
-"""A snapshot follows each commit whose number ends such a round."""
 
 
 @dataclass(frozen=True, slots=True)

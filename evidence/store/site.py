@@ -9,7 +9,7 @@ from pathlib import Path
 
 from evidence.errors import ConfigError, StoreError
 from evidence.files.local import LocalFiles
-from evidence.files.seam import Files
+from evidence.files.seam import Files, Held
 from evidence.log.commits import Source
 from evidence.store.layout import EVENTS, LogPartition, check_site, events_file
 from evidence.store.live import read_live
@@ -35,6 +35,7 @@ class EvidenceStore:
         compression_level: int = 1,
         lock_wait_s: float = 30.0,
         now: Callable[[], float] = time.time,
+        snapshot_commits: int = 64,
     ) -> None:
         """Name the store; nothing is read or written yet.
 
@@ -45,6 +46,7 @@ class EvidenceStore:
             compression_level: of zstd.
             lock_wait_s: seconds to wait for a log's lock; more than a dying writer needs to go away.
             now: the wall clock, in seconds since 1970.
+            snapshot_commits: a snapshot of what is live follows each so many commits.
 
         Raises:
             ConfigError: the site cannot be a folder's name.
@@ -55,6 +57,7 @@ class EvidenceStore:
         self.compression_level = compression_level
         self.lock_wait_s = lock_wait_s
         self._now = now
+        self._snapshot_commits = snapshot_commits
 
     def head(self, log_id: str, topic: str, partition: int) -> Head | None:
         """Give the state of a log, or None before its first commit.
@@ -121,7 +124,7 @@ class EvidenceStore:
             raise
         raise AssertionError("unreachable")
 
-    def _writer(self, log: LogPartition, held: object) -> PartitionWriter:
+    def _writer(self, log: LogPartition, held: Held) -> PartitionWriter:
         head = read_head(self.files, log)
         live = read_live(self.files, str(log))
         if head is not None and head.commit.number != live.number:
@@ -132,8 +135,10 @@ class EvidenceStore:
                 "a site has a store of its own"
             )
         key = self.signers.newest().vkey if head is None else self._key(head)
-        writing = Writing(self.files, self.site, self.signers, self.compression_level, self._now)
-        return PartitionWriter(writing, log, held, head=head, live=live, key=key, name=secrets.token_hex(8))  # type: ignore[arg-type]
+        writing = Writing(
+            self.files, self.site, self.signers, self.compression_level, self._now, self._snapshot_commits
+        )
+        return PartitionWriter(writing, log, held, head=head, live=live, key=key, name=secrets.token_hex(8))
 
     def _key(self, head: Head) -> str:
         """Give the verifier key that signs after a commit."""

@@ -36,6 +36,7 @@ class Upkeep:
         grace_s: float = GRACE_S,
         max_rows: int = MAX_ROWS,
         pack_after_s: float = _PACK_AFTER_S,
+        pack_commits: int = PACK_COMMITS,
         expire: Callable[[PartitionWriter], object] | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -46,6 +47,7 @@ class Upkeep:
             grace_s: seconds that a removed file lies on.
             max_rows: rows of a large file at most.
             pack_after_s: age at which commits are packed, in seconds.
+            pack_commits: commits of a pack.
             expire: removes what retention says.
             now: the wall clock, in seconds since 1970.
         """
@@ -53,6 +55,7 @@ class Upkeep:
         self._grace_s = grace_s
         self._max_rows = max_rows
         self._pack_after_s = pack_after_s
+        self._pack_commits = pack_commits
         self._expire = expire
         self._now = now
 
@@ -77,7 +80,7 @@ class Upkeep:
         known = snapshots(self._files, log)
         packed = packs(self._files, log)
         first = packed[-1][1] + 1 if packed else 0
-        last = first + PACK_COMMITS - 1
+        last = first + self._pack_commits - 1
         top = newest(self._files, log)
         if not known or known[-1] < last or top is None or top <= last:
             return

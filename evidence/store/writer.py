@@ -37,7 +37,7 @@ from evidence.schema import EVENTS_SCHEMA
 from evidence.store.encoding import days, encode, shifted
 from evidence.store.history import Noted, read_note
 from evidence.store.layout import LogPartition, commit_path, events_path, live_path, log_folder, statement_path
-from evidence.store.live import SNAPSHOT_COMMITS, Live, snapshots
+from evidence.store.live import Live, snapshots
 from evidence.store.state import Head
 
 
@@ -97,6 +97,8 @@ class Writing:
     """Of zstd."""
     now: Callable[[], float]
     """The wall clock, in seconds since 1970."""
+    snapshot_commits: int
+    """A snapshot of what is live follows each so many commits."""
 
 
 class PartitionWriter:
@@ -355,7 +357,7 @@ class PartitionWriter:
         return now if head is None else max(now, head.commit.time)  # a clock that was set back must not unsay a commit
 
     def _snapshot(self, number: int) -> None:
-        if (number + 1) % SNAPSHOT_COMMITS:
+        if (number + 1) % self._with.snapshot_commits:
             return
         log = str(self.log)
         self._with.files.replace(live_path(log, number), self._live.to_json())

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 from evidence.verify.commits import Added, Commit, CommitError, Origin, Ranges, count, parse_commit, parse_pack
-from evidence.verify.notes import Note, NoteError, VerifierKey, parse_note
+from evidence.verify.notes import Note, NoteError, Signature, VerifierKey, parse_note
 from evidence.verify.report import Finding
 from evidence.verify.source import LocalStore, ReadError
 from evidence.verify.spans import cover, disjoint, inside, merged
@@ -62,6 +62,8 @@ class Chain:
     last: Commit | None = None
     last_sha256: str = ""
     newest: Kept | None = None
+    beginning: tuple[Signature, ...] = ()
+    """The signatures of the first commit."""
     live: dict[str, Added] = field(default_factory=dict)
     removed: dict[str, str] = field(default_factory=dict)
     segments: list[Segment] = field(default_factory=list)
@@ -73,7 +75,9 @@ class Chain:
     gone: list[tuple[int, int]] = field(default_factory=list)
     """Rejected and lost offsets, ascending."""
     expired: list[tuple[int, int]] = field(default_factory=list)
+    lost_spans: list[tuple[int, int]] = field(default_factory=list)
     losses: list[Finding] = field(default_factory=list)
+    source: str = ""
     statements: dict[str, int] = field(default_factory=dict)
     rejected: int = 0
     lost: int = 0
@@ -188,6 +192,7 @@ class Chain:
 
     def _signed(self, number: int, note: Note, commit: Commit, path: str) -> None:
         if not self.segments:
+            self.beginning = note.signatures
             self.segments.append(self._beginning(note, commit))
         segment = self.segments[-1]
         expected = [segment.key] if segment.key else []
@@ -242,7 +247,8 @@ class Chain:
         if commit.origin.partition >= commit.partitions:
             self.say("partitions", number, f"partition {commit.origin.partition} of a topic with {commit.partitions}")
         self._offsets(commit, covered)
-        self.exported |= commit.source is not None
+        if commit.source is not None:
+            self.exported, self.source = True, str(commit.source[0])
         if commit.statement is not None:
             self.statements.setdefault(commit.statement, number)
 
@@ -272,6 +278,7 @@ class Chain:
         self.rejected += count(commit.rejected)
         for spans, reason in commit.lost:
             self.lost += count(spans)
+            self.lost_spans.extend(spans)
             where = f"logs/{self.folder}/commits/{number:012d}"
             what = f"{count(spans):,} offsets were lost before they were read ({reason}): {show(spans)}"
             self.losses.append(Finding("lost", where, what, (PHASE_COMMITS, number)))

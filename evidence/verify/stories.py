@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Final
 
 import pyarrow as pa
@@ -216,10 +217,13 @@ class Stories:
                 say("story-start", first[0], f"begins with event {first[1]} at offset {first[0]}", why)
         elif not first[2] & (BEGINS | STANDS_ALONE):
             say("story-start", first[0], f"does not begin with request.admitted or request.rejected (offset {first[0]})")
-        for one, other in zip(rows, rows[1:], strict=False):
-            if other[1] == one[1]:
-                say("story-repeated", other[0], f"event {one[1]} stands twice, at the offsets {one[0]} and {other[0]}")
+        seen = {first[1]: first[0]}
+        for one, other in pairwise(rows):
+            if other[1] in seen:
+                what = f"event {other[1]} stands twice, at the offsets {seen[other[1]]} and {other[0]}"
+                say("story-repeated", other[0], what)
                 return
+            seen[other[1]] = other[0]
             if other[1] < one[1]:
                 say("story-order", other[0], f"event {other[1]} at offset {other[0]} stands behind event {one[1]}")
                 return

@@ -51,7 +51,7 @@ def maybe(strategy):
 
 EVENTS = made(
     EvidenceEvent,
-    evidence_version=st.sampled_from(["1.0", "1.7"]),
+    evidence_version=st.sampled_from(["1.0", "1.1", "1.7"]),
     event_id=TEXT,
     event_type=st.sampled_from(EventType),
     request_id=TEXT,
