@@ -15,7 +15,8 @@ from bench.rig import PARTITIONS, broker
 from evidence.records import Classification, EventType, EvidenceEvent, PolicyRef, RouteRef, Stage
 from evidence_stores import local_store
 from streams import kafka as clients
-from streams.stages.sink import RejectedRecord, Sink, Unobserved
+from streams.stages.sink import Sink, Unobserved
+from streams.stages.sink_partition import RejectedRecord
 from streams.story import event_id
 from streams.topics import EVIDENCE
 

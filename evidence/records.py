@@ -89,6 +89,7 @@ class EventType(StrEnum):
     ERASURE_REFUSED = "erasure.refused"
     SUBJECT_ERASED = "subject.erased"
     EVIDENCE_EXPIRED = "evidence.expired"
+    EVIDENCE_EXPORTED = "evidence.exported"
 
 
 class Stage(StrEnum):

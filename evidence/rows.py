@@ -5,8 +5,8 @@ left out (`docs/evidence-format.md` has all of it). The bytes are made from the 
 Parquet file can make them again, whatever its chunks, its dictionaries and the order of its columns are.
 
 Many rows are written at once. Their parts, which are literals and columns of text, are laid out once for all of them
-and joined in one pass. A member that only some rows have is a column that holds its name and its comma too, and is null
-where the member is missing.
+and joined in one pass. A member that only some rows have is a column that holds its name and its comma too, and nothing in the
+rows that lack it.
 """
 
 from __future__ import annotations
@@ -64,8 +64,7 @@ def leaf_hashes(table: pa.Table) -> bytes:
         TypeError: a column has a type or a name for which there is no canonical form.
         ValueError: a value has none.
     """
-    sha256 = hashlib.sha256
-    return b"".join([sha256(entry).digest() for entry in _entries(table)])
+    return b"".join([hashlib.sha256(entry).digest() for entry in _entries(table)])
 
 
 def _entries(table: pa.Table) -> Iterator[memoryview]:
@@ -99,9 +98,7 @@ def _named(fields: pa.Schema | pa.StructType, arrays: list[pa.Array]) -> dict[st
     named: dict[str, pa.Array] = {}
     for field, given in zip(fields, arrays, strict=True):
         array = given
-        if pa.types.is_dictionary(array.type) and (
-            array.dictionary.null_count or len(array.dictionary) > len(array.indices)
-        ):
+        if pa.types.is_dictionary(array.type) and (array.dictionary.null_count or len(array.dictionary) > len(array)):
             array = array.dictionary.take(array.indices)
         if array.null_count == len(array):
             continue
@@ -137,14 +134,20 @@ def _members(values: dict[str, pa.Array]) -> list[_Part]:
 
 
 def _optional(label: str, array: pa.Array, end: str) -> pa.Array:
-    """Write a member that some rows lack; it is null where they do."""
-    if pa.types.is_dictionary(array.type):
+    """Write a member that some rows lack; it is null or empty where they do."""
+    if pa.types.is_dictionary(array.type) and pa.types.is_string(array.type.value_type):
         return _of_few(label, array, end)
-    present = array.is_valid()
     dense = array.drop_null()
     written = _join([label, *_value(dense), end], len(dense))
-    place = pc.subtract(pc.cumulative_sum(present.cast(pa.int32())), 1)
-    return written.take(pc.if_else(present, place, pa.scalar(None, pa.int32())))
+    # The same text serves all rows: where the member is missing, a value ends where the one before has ended.
+    _, offsets, text = written.buffers()
+    ends = pa.Array.from_buffers(pa.int32(), len(dense) + 1, [None, offsets])
+    ends = ends.take(pc.cumulative_sum(array.is_valid().cast(pa.int32())))
+    return pa.StringArray.from_buffers(len(array), _from_zero(ends).buffers()[1], text)
+
+
+def _from_zero(ends: pa.Int32Array) -> pa.Int32Array:
+    return pa.concat_arrays([pa.array([0], pa.int32()), ends])
 
 
 def _value(array: pa.Array) -> list[_Part]:
@@ -173,8 +176,6 @@ def _value(array: pa.Array) -> list[_Part]:
 
 def _of_few(label: str, array: pa.DictionaryArray, end: str) -> pa.Array:
     """Write strings that repeat: each different one once."""
-    if not pa.types.is_string(array.type.value_type):
-        raise TypeError(f"a column of type {array.type} has no canonical form")
     written = pc.binary_join_element_wise(f'{label}"', _escaped(array.dictionary), f'"{end}', "")
     return written.take(array.indices)
 
@@ -232,8 +233,8 @@ def _lists(array: pa.ListArray) -> list[_Part]:
         raise ValueError("a list with a null in it has no canonical form")
     if not len(items):
         return ["[]"]
-    begins = pa.concat_arrays([pa.array([0], pa.int32()), pc.cumulative_sum(lengths)])
-    inner = pc.binary_join(pa.ListArray.from_arrays(begins, _escaped(items)), '","')
+    ends = _from_zero(pc.cumulative_sum(lengths))
+    inner = pc.binary_join(pa.ListArray.from_arrays(ends, _escaped(items)), '","')
     return [pc.if_else(pc.equal(lengths, 0), "[]", pc.binary_join_element_wise('["', inner, '"]', ""))]
 
 

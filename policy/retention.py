@@ -15,11 +15,13 @@ from typing import Final, Literal, Protocol
 
 from pydantic import Field
 
+from evidence.canonical import sha256_hex
 from evidence.records import ShortText
 from policy.files import Config, Document, read
 from policy.vault.keys import Bucket, KeyId, KeyInfo, Period
 
 Action = Literal["mask", "drop", "refuse"]
+Erasure = Literal["after-minimum", "at-once"]
 Kind = Literal["pseudonyms", "request", "response"]
 
 KINDS: Final[tuple[Kind, ...]] = ("pseudonyms", "request", "response")
@@ -57,8 +59,26 @@ class RuleConfig(Config):
     """Days after which a kept payload must be gone; needed where payloads are kept."""
     pseudonym_days: int = Field(ge=0, le=_MAX_DAYS)
     """Days after which the originals behind pseudonyms must be gone; 0 keeps none, so that nothing can be revealed."""
+    erasure: Erasure = "after-minimum"
+    """When a person's request for erasure may be carried out: once the minimum has passed (`after-minimum`), or
+    before it (`at-once`)."""
     answer: AnswerRule = AnswerRule()
     """What may not be kept of an answer, joined with the route's own rule."""
+
+
+class RowsRule(Config):
+    """How long rows of evidence are kept."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    """The rule's name, as the signed commit states it that removes rows."""
+    classes: tuple[ShortText, ...] = Field(min_length=1)
+    """Classes of data that it is for; `*` for all, and for rows whose request states none."""
+    purposes: tuple[ShortText, ...] = Field(min_length=1)
+    """Purposes that it is for; `*` for all, and for rows that state none."""
+    min_days: int = Field(default=0, ge=0, le=_MAX_DAYS)
+    """Days for which a row must stay."""
+    max_days: int | None = Field(default=None, ge=1, le=_MAX_DAYS)
+    """Days after which a row must be gone; for ever if absent."""
 
 
 class RetentionConfig(Config):
@@ -72,6 +92,8 @@ class RetentionConfig(Config):
     """Days for which requests in work records stay readable; at least as long as the topics keep them."""
     rules: tuple[RuleConfig, ...] = Field(min_length=1)
     """First match wins; every class needs a rule for every purpose."""
+    evidence: tuple[RowsRule, ...] = ()
+    """How long rows of evidence are kept; first match wins, the last one is for all. Without any, for ever."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +179,8 @@ class RetentionRules:
             )
             for name in classes
         }
+        self.digest: Final = sha256_hex(config.model_dump_json().encode())
+        """SHA-256 of what the rules say, in hex: their version."""
 
     def rule_for(self, data_class: str, purpose: str) -> RuleConfig:
         """Give the rule of a class and purpose: the first that matches.
@@ -177,6 +201,16 @@ class RetentionRules:
         else:
             low, high = rule.min_days, rule.max_days if rule.payload == "keep" and rule.max_days else 0
         return Bucket("keep", low, high, self.config.key_period) if high else None
+
+    def erasable(self, item: Kept, now: datetime) -> bool:
+        """Say whether a person's request for erasure may end an object now: its minimum has passed, or does not count.
+
+        A class that the rules do not know any more is erased after its minimum.
+        """
+        if now >= item.keep_until_min:
+            return True
+        rule = self._find(item.data_class, item.purpose) if item.data_class in self._by_class else None
+        return rule is not None and rule.erasure == "at-once"
 
     def _find(self, data_class: str, purpose: str) -> RuleConfig | None:
         return next(
@@ -242,9 +276,9 @@ def parse(
     """
     config = document.parse(RetentionConfig, _TITLE)
     for number, rule in enumerate(config.rules):
-        _check_words(document, number, "classes", rule.classes, (*classes, ANY))
+        _check_words(document, ("rules", number), "classes", rule.classes, (*classes, ANY))
         if purposes is not None:
-            _check_words(document, number, "purposes", rule.purposes, (*purposes, ANY))
+            _check_words(document, ("rules", number), "purposes", rule.purposes, (*purposes, ANY))
         for position, name in enumerate(rule.answer.forbid):
             if name not in categories:
                 place = ("rules", number, "answer", "forbid", position)
@@ -256,14 +290,17 @@ def parse(
     known = sorted(named | {ANY}) if purposes is None else sorted(set(purposes))
     _check_complete(document, rules, classes, known)
     _check_order(document, rules, classes, known)
+    _check_rows(document, config.evidence, classes, purposes)
     return rules
 
 
-def _check_words(document: Document, number: int, field: str, given: Sequence[str], known: Sequence[str]) -> None:
+def _check_words(
+    document: Document, place: tuple[str | int, ...], field: str, given: Sequence[str], known: Sequence[str]
+) -> None:
     for position, name in enumerate(given):
         if name not in known:
             said = f"{name} is none of the {field}: use {', '.join(known)}"
-            raise document.error(("rules", number, field, position), said)
+            raise document.error((*place, field, position), said)
 
 
 def _check_days(document: Document, number: int, rule: RuleConfig) -> None:
@@ -309,3 +346,27 @@ def _check_order(document: Document, rules: RetentionRules, classes: Sequence[st
                 if longer > shorter:
                     said = f"{higher} is kept {longer} days for {what}, but {lower}, which is less sensitive, {shorter}"
                     raise document.error(("rules", number, field), said)
+
+
+def _check_rows(
+    document: Document, rows: Sequence[RowsRule], classes: Sequence[str], purposes: Collection[str] | None
+) -> None:
+    """Rules on rows have names of their own, bounds that can be obeyed, and an end that is for everything."""
+    for number, rule in enumerate(rows):
+        place = ("evidence", number)
+        _check_words(document, place, "classes", rule.classes, (*classes, ANY))
+        if purposes is not None:
+            _check_words(document, place, "purposes", rule.purposes, (*purposes, ANY))
+        if any(rule.name == other.name for other in rows[:number]):
+            raise document.error((*place, "name"), f"{rule.name} is the name of a rule above: give it another one")
+        if rule.max_days is not None and rule.min_days >= rule.max_days:
+            said = (
+                f"{rule.min_days} is not below max_days ({rule.max_days}): rows go by whole days, so leave one between"
+            )
+            raise document.error((*place, "min_days"), said)
+        last = number == len(rows) - 1
+        everything = ANY in rule.classes and ANY in rule.purposes
+        if everything and not last:
+            raise document.error(("evidence", number + 1), f"is never reached: {rule.name} matches first")
+        if last and not everything:
+            raise document.error(place, 'is the last rule: end with one whose classes and purposes are ["*"]')

@@ -19,6 +19,7 @@ import duckdb
 
 from evidence.errors import ConfigError
 from evidence.files.local import LocalFiles
+from evidence.files.seam import Files
 from evidence.store.layout import EVENTS
 from evidence.store.live import LiveReader
 from queries.errors import QueryError, TooSlow
@@ -98,20 +99,20 @@ class Result:
 class Evidence:
     """The evidence below one directory, to be asked; safe to use from several threads."""
 
-    def __init__(self, root: Path, *, memory_limit: str = "2GB") -> None:
+    def __init__(self, where: Path | Files, *, memory_limit: str = "2GB") -> None:
         """Open the evidence.
 
         Args:
-            root: the evidence directory; it may be empty, or not be there yet.
+            where: the evidence store; it may be empty, or not be there yet.
             memory_limit: the most that all questions together may take, in DuckDB's notation; nothing spills to disk.
 
         Raises:
             ConfigError: the directory's name holds a character that stands for others in file patterns.
         """
-        self._root = root.resolve()
-        if any(sign in str(self._root) for sign in "*?["):
-            raise ConfigError(f"{self._root}: a directory whose name holds `*`, `?` or `[` cannot be queried")
-        self._live = LiveReader(LocalFiles(self._root))
+        self._store: Files = LocalFiles(where.resolve()) if isinstance(where, Path) else where
+        if any(sign in self._store.url("") for sign in "*?["):
+            raise ConfigError(f"{self._store.url('')}: a place whose name holds `*`, `?` or `[` cannot be queried")
+        self._live = LiveReader(self._store)
         self._memory_limit = memory_limit
         self._lock = threading.Lock()
         self._connection: duckdb.DuckDBPyConnection | None = None
@@ -164,7 +165,7 @@ class Evidence:
         with self._lock:
             if self._connection is None:
                 self._connection, self._files = self._open(), None
-            files = tuple(str(self._root / added.path) for added in self._live.refresh())
+            files = tuple(self._store.url(added.path) for added in self._live.refresh())
             if files != self._files:
                 self._connection.execute(self._events(self._connection, files))
                 self._files = files
@@ -178,9 +179,9 @@ class Evidence:
         """Give the statements that make the other views."""
         return REQUESTS, CROSSINGS
 
-    def _folders(self) -> tuple[Path, ...]:
+    def _folders(self) -> tuple[str, ...]:
         """Give the folders that files may be read from."""
-        return (self._root / EVENTS,)
+        return (self._store.url(EVENTS),)
 
     def _open(self) -> duckdb.DuckDBPyConnection:
         connection = duckdb.connect(":memory:")

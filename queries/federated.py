@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from evidence.errors import ConfigError, StoreError, UnavailableError, WaybillError
 from evidence.federation.chain import Signed, read_signed
 from evidence.files.local import LocalFiles
-from evidence.files.seam import AlreadyThere, Files
+from evidence.files.seam import AlreadyThere, Files, NotThere
 from evidence.log.commits import Added
 from evidence.log.notes import Verifier
 from evidence.store.layout import EVENTS
@@ -96,7 +96,7 @@ class FederatedEvidence(Evidence):
 
     def __init__(
         self,
-        root: Path,
+        where: Path | Files,
         site: str,
         remotes: Sequence[Remote],
         *,
@@ -108,7 +108,7 @@ class FederatedEvidence(Evidence):
         """Look at every site, and open what can be used.
 
         Args:
-            root: this site's own evidence directory.
+            where: this site's own evidence store.
             site: this site.
             remotes: the others.
             cache: a folder for copies of files that do not lie on this machine.
@@ -120,7 +120,7 @@ class FederatedEvidence(Evidence):
             ConfigError: a directory's name holds a character that stands for others in file patterns.
             OtherSite: a site's file holds rows of another site.
         """
-        super().__init__(root, memory_limit=memory_limit)
+        super().__init__(where, memory_limit=memory_limit)
         self._site = site
         self._checked: set[str] = set()
         looks = [_Look(remote, cache / remote.name) for remote in remotes]
@@ -137,7 +137,9 @@ class FederatedEvidence(Evidence):
         """What became of each site, this one first."""
 
     def _events(self, connection: duckdb.DuckDBPyConnection, files: tuple[str, ...]) -> str:
-        check_site(self._site, [path for path in files if path not in self._checked])
+        here = self._store.url("")
+        fresh = [path.removeprefix(here).lstrip("/") for path in files if path not in self._checked]
+        check_site(self._site, self._store, fresh)
         self._checked.update(files)
         every = {self._site: files} | {
             name: tuple(str(seen.root / added.path) for added in seen.signed.files) for name, seen in self._seen.items()
@@ -153,8 +155,8 @@ class FederatedEvidence(Evidence):
     def _readings(self) -> tuple[str, ...]:
         return REQUESTS_BY_SITE, CROSSINGS_BY_SITE
 
-    def _folders(self) -> tuple[Path, ...]:
-        return (*super()._folders(), *(seen.root / EVENTS for seen in self._seen.values()))
+    def _folders(self) -> tuple[str, ...]:
+        return (*super()._folders(), *(str(seen.root / EVENTS) for seen in self._seen.values()))
 
 
 REQUESTS_BY_SITE: Final = REQUESTS.replace("\n    intake_id,\n", "\n    site,\n    intake_id,\n", 1).replace(
@@ -203,16 +205,16 @@ class _Look(threading.Thread):
         files = self.remote.files()
         signed = read_signed(files, Verifier.from_vkey(self.remote.key), self.remote.name)
         self._moved = time.monotonic()
-        root = files.root if isinstance(files, LocalFiles) else self._fetched(files, signed.files)
-        root = root.resolve()
+        here = files if isinstance(files, LocalFiles) else self._fetched(files, signed.files)
+        root = here.root.resolve()
         if any(sign in str(root) for sign in "*?["):
             raise ConfigError(f"{root}: a directory whose name holds `*`, `?` or `[` cannot be queried")
         for added in signed.files:
-            check_site(self.remote.name, [str(root / added.path)])
+            check_site(self.remote.name, here, [added.path])
             self._moved = time.monotonic()
         return _Seen(signed, root)
 
-    def _fetched(self, files: Files, wanted: Collection[Added]) -> Path:
+    def _fetched(self, files: Files, wanted: Collection[Added]) -> LocalFiles:
         """Bring the files here that are not here yet; a file's name holds its hash, and its commit the whole of it."""
         here = LocalFiles(self._cache)
         there = {entry.path: entry.size for entry in here.list(f"{EVENTS}/")}
@@ -229,10 +231,10 @@ class _Look(threading.Thread):
             self._moved = time.monotonic()
         for path in there:
             here.delete(path)
-        return here.root
+        return here
 
 
-def check_site(site: str, paths: Sequence[str]) -> None:
+def check_site(site: str, files: Files, paths: Sequence[str]) -> None:
     """See that files hold rows of one site only. All rows are looked at, not what the file says of them.
 
     Raises:
@@ -241,11 +243,12 @@ def check_site(site: str, paths: Sequence[str]) -> None:
     """
     for path in paths:
         try:
-            found = pq.read_table(path, columns=["site"], partitioning=None).column("site").unique().to_pylist()
+            with files.reader(path) as file:
+                found = pq.read_table(file, columns=["site"]).column("site").unique().to_pylist()
         except (OSError, pa.ArrowException) as error:
-            raise StoreError(f"{path} cannot be read: {error}") from None
+            raise StoreError(f"{files.url(path)} cannot be read: {error}") from None
         if wrong := [name for name in found if name != site]:
-            raise OtherSite(f"{path} is of site {site!r} and holds rows of site {str(wrong[0])[:80]!r}")
+            raise OtherSite(f"{files.url(path)} is of site {site!r} and holds rows of {str(wrong[0])[:80]!r}")
 
 
 def _state(remote: Remote, seen: _Seen | WaybillError, now: float) -> SiteState:
@@ -256,7 +259,7 @@ def _state(remote: Remote, seen: _Seen | WaybillError, now: float) -> SiteState:
                 why = f"its newest commit is {age:.0f} s old, and {remote.max_age_s:g} s are allowed"
                 return SiteState(remote.name, "stale", why, signed.newest, len(signed.files))
             return SiteState(remote.name, "ok", "", signed.newest, len(signed.files))
-        case StoreError():
+        case StoreError() if not isinstance(seen, NotThere):
             return SiteState(remote.name, "unverified", str(seen))
         case _:
             return SiteState(remote.name, "down", str(seen))

@@ -261,7 +261,7 @@ def _dispatch(checked: Plan, shared: Shared) -> host.RunStage:
 
 def _sink(checked: Plan, shared: Shared) -> host.RunStage:
     settings, kafka = checked.settings, checked.settings.kafka_settings()
-    store = EvidenceStore(settings.evidence, settings.site, key_ring(settings))
+    store = EvidenceStore(settings.evidence_files(), settings.site, key_ring(settings))
     upkeep = Upkeep(store.files, grace_s=settings.grace_seconds, max_rows=settings.compact_rows)
 
     async def run(ready: host.Ready) -> None:

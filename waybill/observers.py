@@ -11,7 +11,7 @@ from streams import envelope
 from streams.kafka import KafkaSettings, producer
 from streams.metrics import Metrics
 from streams.response import DeadLetter
-from streams.stages.sink import RejectedRecord
+from streams.stages.sink_partition import RejectedRecord
 from streams.story import event_id, intake_id, span_id, traceparent
 from streams.topics import DEADLETTER, EVIDENCE
 

@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, m
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from evidence.errors import ConfigError
+from evidence.files.places import BucketAccess, open_files
+from evidence.files.seam import Files
 from inference.callers import Auth, CredentialConfig
 from inference.credentials import Credentials
 from inference.routes import Endpoint
@@ -122,6 +124,27 @@ class EndpointConfig(BaseModel):
         return "loopback" if parts.hostname in LOOPBACK else "none"
 
 
+class BucketConfig(BaseModel):
+    """How a bucket with evidence is reached: `WAYBILL_EVIDENCE_S3__ENDPOINT` and so on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    endpoint: str | None = None
+    """URL of an S3-compatible server; Amazon's where it is absent."""
+    region: str | None = None
+    """The bucket's region; `AWS_REGION` where it is absent."""
+    credentials_file: Path | None = None
+    """An AWS credentials file; what AWS's own programs take where it is absent."""
+    profile: str = "default"
+    """Section of that file."""
+    allow_plaintext: bool = False
+    """Whether an endpoint off this machine may be spoken to without TLS (a private network of your own)."""
+
+    def access(self) -> BucketAccess:
+        """Give it as the store takes it."""
+        return BucketAccess(**self.model_dump())
+
+
 class Settings(BaseSettings):
     """What a deployment sets."""
 
@@ -183,6 +206,10 @@ class Settings(BaseSettings):
     """How old evidence may be at most before it can be queried."""
     idle_seconds: float = Field(default=60.0, ge=1, le=86_400)
     """Where no evidence comes, each log says so this often, in a signed commit without rows."""
+    evidence_store: str | None = None
+    """Where evidence lies: a folder, or `s3://BUCKET/PREFIX`; `<home>/evidence` if absent."""
+    evidence_s3: BucketConfig = Field(default_factory=BucketConfig)
+    """How the bucket is reached."""
     evidence_keys: Path | None = None
     """Folder of the keys that sign the logs, shared by all workers of a site; `<home>/keys` if absent."""
     compact_rows: int = Field(default=1_000_000, ge=1000, le=50_000_000)
@@ -244,10 +271,13 @@ class Settings(BaseSettings):
         """Give what routing must know of every endpoint."""
         return {name: config.described(name) for name, config in self.endpoints.items()}
 
-    @property
-    def evidence(self) -> Path:
-        """The evidence store's folder."""
-        return self.home / "evidence"
+    def evidence_files(self) -> Files:
+        """Give the files of the evidence store; nothing is touched yet.
+
+        Raises:
+            ConfigError: the place cannot be used.
+        """
+        return open_files(self.evidence_store or self.home / "evidence", self.evidence_s3.access())
 
     @property
     def evidence_keys_folder(self) -> Path:
@@ -293,7 +323,7 @@ def load(environment: Mapping[str, str] | None = None, **flags: Any) -> Settings
         ConfigError: a setting is unknown or wrong; the text names each and never repeats its value.
     """
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    nested = (PREFIX + "ENDPOINTS__", PREFIX + "IDENTITY__")
+    nested = (PREFIX + "ENDPOINTS__", PREFIX + "IDENTITY__", PREFIX + "EVIDENCE_S3__")
     for name in environment if environment is not None else os.environ:
         if name.startswith(PREFIX) and name not in known and not name.startswith(nested):
             raise ConfigError(f"unknown setting {name}; docs/settings.md lists all settings")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from evidence.errors import StoreError
-from evidence.files.seam import Files
+from evidence.files.seam import Files, NotThere
 from evidence.log.commits import Added, Commit
 from evidence.log.notes import Verifier, open_note
 from evidence.store.history import Noted, packs, read_note, unpack
@@ -49,12 +49,13 @@ def read_signed(files: Files, verifier: Verifier, site: str) -> Signed:
         site: its name.
 
     Raises:
-        StoreError: there is no log, a commit is missing, changed or not signed by that key, or a file is not there.
+        NotThere: there is no log.
+        StoreError: a commit is missing, changed or not signed by that key, or a file is not there or of another size.
         UnavailableError: the store cannot be read.
     """
     names = files.folders(f"{LOGS}/")
     if not names:
-        raise StoreError(f"{files.url('')} holds no evidence")
+        raise NotThere(f"{files.url('')} holds no evidence")
     found: list[Added] = []
     newest: list[datetime] = []
     for name in names:

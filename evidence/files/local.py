@@ -195,6 +195,8 @@ class LocalFiles:
     def _for_reading(self, path: str) -> Path:
         place = self._way(checked(path))
         self._refuse_link(place)
+        if not place.is_file():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(place))
         return place
 
     def _for_writing(self, path: str) -> Path:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
-from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import S3Store
 
 from evidence.errors import ConfigError, UnavailableError
@@ -202,9 +202,10 @@ class S3Files:
             with self._told(path):
                 found = self._store.get(path, options={"head": True})
                 there = {str(name).lower(): value for name, value in found.attributes.items()}
-            if _MARK in there:
-                return there[_MARK] == mark
-            return self.read(path) == data  # a server that keeps no metadata, or a file that somebody copied here
+                if _MARK in there:
+                    return there[_MARK] == mark
+                # A server that keeps no metadata, or a file that somebody copied here.
+                return bytes(self._store.get(path).bytes()) == bytes(data)
         except NotThere:
             return None
 
@@ -306,7 +307,7 @@ def _told(error: Exception) -> str:
         what = "the server does not answer in time"
     else:
         what = "the server cannot be reached, or there are no credentials"
-    if isinstance(error, (PermissionDeniedError, UnauthenticatedError)):
+    if status in ("401", "403"):
         what += ": check the credentials and what they allow"
     return what
 
@@ -314,6 +315,4 @@ def _told(error: Exception) -> str:
 def _may_pass(error: Exception) -> bool:
     """Tell whether the same put may succeed when it is repeated."""
     status = _said(_STATUS, error)
-    return not isinstance(error, (PermissionDeniedError, UnauthenticatedError)) and (
-        status is None or status.startswith("5")
-    )
+    return status is None or status.startswith("5")

@@ -134,18 +134,8 @@ class Commit:
         yield f"writer {self.epoch} {self.writer}"
         yield f"partitions {self.partitions}"
         yield f"next {self.next}"
-        if self.first is not None:
-            yield f"first {self.first}"
-        if self.rejected:
-            yield f"rejected {to_text(self.rejected)}"
-        for lost in self.lost:
-            yield f"lost {to_text(lost.offsets)} {lost.reason}"
-        for added in self.add:
-            yield f"add {added.path} {added.rows} {added.size} {added.sha256} {to_text(added.leaves)}"
-        for path in self.remove:
-            yield f"remove {path}"
-        for expired in self.expire:
-            yield f"expire {to_text(expired.leaves)} {expired.rule}"
+        yield from self._coverage()
+        yield from self._files()
         if self.statement is not None:
             yield f"statement {self.statement}"
         if self.source is not None:
@@ -155,6 +145,22 @@ class Commit:
             yield f"withheld {to_text(self.withheld)}"
         if self.key is not None:
             yield f"key {self.key}"
+
+    def _coverage(self) -> Iterator[str]:
+        if self.first is not None:
+            yield f"first {self.first}"
+        if self.rejected:
+            yield f"rejected {to_text(self.rejected)}"
+        for lost in self.lost:
+            yield f"lost {to_text(lost.offsets)} {lost.reason}"
+
+    def _files(self) -> Iterator[str]:
+        for added in self.add:
+            yield f"add {added.path} {added.rows} {added.size} {added.sha256} {to_text(added.leaves)}"
+        for path in self.remove:
+            yield f"remove {path}"
+        for expired in self.expire:
+            yield f"expire {to_text(expired.leaves)} {expired.rule}"
 
 
 def parse(text: str) -> Commit:
@@ -182,10 +188,13 @@ def _read(lines: list[str]) -> Commit:
         said.setdefault(word, []).append(rest)
 
     def one(word: str) -> list[str]:
-        [rest] = said[word] if word in said else [[]]
-        if not rest:
-            raise ValueError(f"the line `{word}` is missing")
-        return rest
+        match said.get(word, []):
+            case []:
+                raise ValueError(f"the line `{word}` is missing")
+            case [rest]:
+                return rest
+            case _:
+                raise ValueError(f"the line `{word}` stands twice")
 
     def maybe(word: str) -> str | None:
         return one(word)[0] if word in said else None

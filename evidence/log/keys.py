@@ -111,18 +111,20 @@ def load_key(path: Path) -> Ed25519PrivateKey:
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            mode = os.fstat(descriptor).st_mode  # of what is read, whatever the path names by now
+            pem = os.read(descriptor, _MOST_BYTES) if stat.S_ISREG(mode) else b""
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise ConfigError(f"{path}: the key cannot be read: {error.strerror}") from None
-    with os.fdopen(descriptor, "rb") as file:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
-            raise ConfigError(f"{path}: a key is a file")
-        if mode & _FORBIDDEN:
-            raise ConfigError(
-                f"{path}: its group or others can use this private key (mode {stat.S_IMODE(mode):04o}); "
-                f"run `chmod 600 {path}`, and think about whether somebody has read it"
-            )
-        pem = file.read(_MOST_BYTES)
+    if not stat.S_ISREG(mode):
+        raise ConfigError(f"{path}: a key is a file")
+    if mode & _FORBIDDEN:
+        raise ConfigError(
+            f"{path}: its group or others can use this private key (mode {stat.S_IMODE(mode):04o}); "
+            f"run `chmod 600 {path}`, and think about whether somebody has read it"
+        )
     try:
         key = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError):  # the library's texts may quote the file

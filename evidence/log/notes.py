@@ -158,7 +158,7 @@ class Signer:
     name: str
     """Name of the key."""
 
-    key: Ed25519PrivateKey = field(repr=False)
+    key: Ed25519PrivateKey = field(repr=False, compare=False)
     """The private key."""
 
     kind: int = LOG_KEY

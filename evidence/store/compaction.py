@@ -96,9 +96,7 @@ def compact(writer: PartitionWriter, files: Files, plan: Plan) -> Written:
         about={"compacted": str(len(plan.files))},
         large=True,
     )
-    wanted = b"".join(
-        before[place * _HASH_BYTES : (place + 1) * _HASH_BYTES] for place in order.to_pylist()
-    )
+    wanted = b"".join(before[place * _HASH_BYTES : (place + 1) * _HASH_BYTES] for place in order.to_pylist())
     if leaf_hashes(read_rows(files, merged)) != wanted:
         files.delete(merged.path)
         raise StoreError(f"{merged.path} does not hold the rows that it was made from; the small files stay")
@@ -128,8 +126,9 @@ def in_schema(table: pa.Table) -> pa.Table:
         return table.replace_schema_metadata(None)
     if unknown := set(table.column_names) - set(EVENTS_SCHEMA.names):
         raise StoreError(f"there is a column {min(unknown)!r} that this version does not know; use a newer one")
+    known = set(table.column_names)
     columns = [
-        table.column(field.name).cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type)
+        table.column(field.name).cast(field.type) if field.name in known else pa.nulls(len(table), field.type)
         for field in EVENTS_SCHEMA
     ]
     return pa.Table.from_arrays(columns, schema=EVENTS_SCHEMA)

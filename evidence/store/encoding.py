@@ -26,7 +26,10 @@ BLOOM_COLUMNS: Final = ("request_id", "intake_id", "trace_id", "event_id")
 """Ids that people look single requests up by."""
 
 _FALSE_POSITIVES: Final = 0.01
-_SORTING: Final = pq.SortingColumn.from_ordering(EVENTS_SCHEMA, [("occurred_at", "ascending"), ("log_offset", "ascending")])
+_SORTED_BY: Final = ["occurred_at", "log_offset"]
+"""The columns whose least and greatest values let a reader skip; of the others they cost time and say nothing."""
+
+_SORTING: Final = pq.SortingColumn.from_ordering(EVENTS_SCHEMA, [(name, "ascending") for name in _SORTED_BY])
 _DICTIONARY_COLUMNS: Final = parquet_dictionary_columns()
 _EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
 
@@ -51,7 +54,8 @@ def encode(rows: pa.Table, about: Mapping[str, str], *, level: int, large: bool 
         level: of zstd; 1 is both faster and smaller on evidence than 3.
         large: whether the file is one for long: with bloom filters, in small row groups, that a reader may skip.
     """
-    metadata = {"waybill.evidence_version": EVIDENCE_VERSION} | {f"waybill.{name}": text for name, text in about.items()}
+    told = {"evidence_version": EVIDENCE_VERSION} | dict(about)
+    metadata = {f"waybill.{name}": text for name, text in told.items()}
     sink = pa.BufferOutputStream()
     pq.write_table(
         rows.replace_schema_metadata(metadata),
@@ -59,6 +63,7 @@ def encode(rows: pa.Table, about: Mapping[str, str], *, level: int, large: bool 
         compression="zstd",
         compression_level=level,
         use_dictionary=_DICTIONARY_COLUMNS,
+        write_statistics=_SORTED_BY,
         row_group_size=LARGE_GROUP_ROWS if large else ROW_GROUP_ROWS,
         bloom_filter_options=_blooms(rows.num_rows) if large else None,
         sorting_columns=_SORTING if large else None,

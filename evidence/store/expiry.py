@@ -5,9 +5,10 @@ that are past takes their place. One commit does all of it, so that a crash leav
 rows by their numbers and the rule, and a statement says more. Their leaf hashes stay in the tiles, so that the log
 keeps its size and its root, and every proof of another row stays good.
 
-Which rule a row falls under is decided by class and purpose. A row that states no class takes that of another row of
-its intake: in the same file, then in the other files of its day, the day before and the day after. Where none of them
-states one, only a rule for all classes fits it.
+Which rule a row falls under is decided by the class and purpose of its request. A row that states no class takes that
+of another row of its intake: in the same file, then in the other files of its day, the day before and the day after.
+Where none of them states one, only a rule for all classes fits it. The class in an intent is that of what crossed,
+which may be less than the request's, and does not count.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from evidence.errors import StoreError
 from evidence.files.seam import Files
 from evidence.log.commits import Added, Expired
 from evidence.log.ranges import Ranges, of, to_text, union
+from evidence.records import EventType
 from evidence.rows import leaf_hashes
 from evidence.store.compaction import read_rows, utc_day
 from evidence.store.layout import events_file
@@ -42,6 +44,7 @@ _FILES: Final = 500
 
 _HASH_BYTES: Final = 32
 _NEIGHBOURS: Final = (0, -1, 1)
+_FACTS: Final = ("intake_id", "event_type", "purpose", "classification.effective")
 _UNREADABLE: Final = "unreadable"
 """Request id of records that nobody could read: it joins nothing."""
 _SEPARATOR: Final = "\x1f"
@@ -182,23 +185,29 @@ class Expiry:
         plan = self._plan()
         today = utc_day(self._now())
         found: list[Removal] = []
-        for day, files in _by_day(writer).items():
+        days = _by_day(writer)
+        for day, files in days.items():
             due = frozenset(rule.name for rule in plan.rules if rule.due(day, today))
             left = [added for added in files if due and self._looked.get(added.path) != (plan, due)]
             while left:
                 batch, left = left[:_FILES], left[_FILES:]
-                found += self._remove(writer, day, batch, plan, due)
+                found += self._remove(writer, day, batch, plan, due, _Classes(self._files, days, day))
         known = writer.live.files.keys()
         self._looked = {path: seen for path, seen in self._looked.items() if path in known}
         return tuple(found)
 
     def _remove(
-        self, writer: PartitionWriter, day: date, batch: Sequence[Added], plan: Plan, due: frozenset[str]
+        self,
+        writer: PartitionWriter,
+        day: date,
+        batch: Sequence[Added],
+        plan: Plan,
+        due: frozenset[str],
+        classes: _Classes,
     ) -> Iterator[Removal]:
         said: dict[str, _Said] = {}
         gone: list[dict[str, Any]] = []
         add: list[Added] = []
-        classes = _Classes(self._files, writer, day)
         for added in batch:
             rows = read_rows(self._files, added)
             rules = _rules_of(rows, classes, plan)
@@ -288,17 +297,15 @@ class Expiry:
 class _Classes:
     """The classes and purposes that a day's intakes state, looked up only where a file does not state them itself."""
 
-    def __init__(self, files: Files, writer: PartitionWriter, day: date) -> None:
+    def __init__(self, files: Files, by_day: Mapping[date, Sequence[Added]], day: date) -> None:
         self._files = files
-        self._by_day = _by_day(writer)
+        self._by_day = by_day
         self._day = day
         self._known: list[pa.Table] | None = None
 
     def of(self, rows: pa.Table) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
         """Give the class and the purpose of each row."""
-        stated = rows.column("classification")
-        own = pc.struct_field(stated, "effective").cast(pa.string())
-        purpose = rows.column("purpose").cast(pa.string())
+        own, purpose = _stated(rows)
         intakes = rows.column("intake_id")
         own, purpose = _filled(intakes, own, purpose, _stating(intakes, own, purpose))
         # A story of one event that ends it states all that there is.
@@ -319,9 +326,8 @@ class _Classes:
 
     def _read(self, added: Added) -> pa.Table:
         with self._files.reader(added.path) as file:
-            rows = pq.ParquetFile(file).read(columns=["intake_id", "purpose", "classification.effective"])
-        own = pc.struct_field(rows.column("classification"), "effective").cast(pa.string())
-        return _stating(rows.column("intake_id"), own, rows.column("purpose").cast(pa.string()))
+            rows = pq.ParquetFile(file).read(columns=list(_FACTS))
+        return _stating(rows.column("intake_id"), *_stated(rows))
 
 
 def _by_day(writer: PartitionWriter) -> dict[date, list[Added]]:
@@ -330,6 +336,13 @@ def _by_day(writer: PartitionWriter) -> dict[date, list[Added]]:
     for added in writer.live.files.values():
         found.setdefault(events_file(added.path).day, []).append(added)
     return {day: sorted(files, key=lambda file: file.leaves) for day, files in sorted(found.items())}
+
+
+def _stated(rows: pa.Table) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """Give the class of its request, and the purpose, that each row itself states."""
+    own = pc.struct_field(rows.column("classification"), "effective").cast(pa.string())
+    crosses = pc.equal(rows.column("event_type").cast(pa.string()), EventType.MODEL_INTENDED)
+    return pc.if_else(crosses, None, own), rows.column("purpose").cast(pa.string())
 
 
 def _stating(intakes: pa.ChunkedArray, own: pa.ChunkedArray, purpose: pa.ChunkedArray) -> pa.Table:

@@ -1,8 +1,8 @@
 """Where evidence lies: the names of a store's files, relative to its root (docs/evidence-format.md).
 
-    events/site=<site>/date=YYYY-MM-DD/<log>-<first>-<last>-<hash>.parquet
-    logs/<log>/commits/<number>   logs/<log>/commits/<first>-<last>.pack
-    logs/<log>/live/<number>.json logs/<log>/statements/<sha256>.json   logs/<log>/tile/…
+events/site=<site>/date=YYYY-MM-DD/<log>-<first>-<last>-<hash>.parquet
+logs/<log>/commits/<number>   logs/<log>/commits/<first>-<last>.pack
+logs/<log>/live/<number>.json logs/<log>/statements/<sha256>.json   logs/<log>/tile/…
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class Live:
     """The files of one log after a commit."""
 
     number: int = -1
-    """The commit; −1 before the first."""
+    """The commit; -1 before the first."""
 
     files: Mapping[str, Added] = field(default_factory=dict)
     """Those that count, by path."""

@@ -85,7 +85,7 @@ class EvidenceStore:
         partition: int,
         *,
         beginning: int = 0,
-        partitions: int = 1,
+        partitions: int | None = None,
         source: Source | None = None,
         wait_s: float | None = None,
     ) -> PartitionWriter:
@@ -96,7 +96,7 @@ class EvidenceStore:
             topic: topic name.
             partition: partition number.
             beginning: the offset that the coverage begins with; of no effect once there is a commit.
-            partitions: how many partitions the topic has.
+            partitions: how many partitions the topic has; None says as many as before.
             source: of an export: what it is a copy of.
             wait_s: seconds to wait for another writer; None takes the store's.
 

@@ -161,18 +161,19 @@ class PartitionWriter:
             self._failed = True
             self._held.release()
 
-    def claim(self, *, beginning: int, partitions: int, source: Source | None = None) -> Commit:
+    def claim(self, *, beginning: int, partitions: int | None = None, source: Source | None = None) -> Commit:
         """Take the log over: the commit that fences whoever wrote it before.
 
         Args:
             beginning: where the log's coverage begins; of no effect once there is a commit.
-            partitions: how many partitions the topic has.
+            partitions: how many partitions the topic has; None says as many as before.
             source: of an export: what it is a copy of.
 
         Raises:
             Fenced: somebody else took it over in this moment.
         """
-        self._partitions = partitions
+        before = 1 if self._head is None else self._head.commit.partitions
+        self._partitions = before if partitions is None else partitions
         with self._busy:
             if self._head is not None:
                 return self._commit(self._head.tree, {"source": source}).commit
@@ -257,12 +258,12 @@ class PartitionWriter:
             kept = sum(added.rows for added in fields.get("add", ()))
             expired = sum(count(item.leaves) for item in fields.get("expire", ()))
             if gone != kept + expired:
-                raise StoreError(f"{self.log}: files of {gone} rows would be replaced by {kept}, with {expired} expired")
+                raise StoreError(
+                    f"{self.log}: files of {gone} rows would be replaced by {kept}, with {expired} expired"
+                )
             return self._commit(self._tree, fields | {"statement": self._state(statement)})
 
-    def place(
-        self, rows: pa.Table, day: date, leaves: Ranges, *, about: dict[str, str], large: bool = False
-    ) -> Added:
+    def place(self, rows: pa.Table, day: date, leaves: Ranges, *, about: dict[str, str], large: bool = False) -> Added:
         """Make a file of one day's rows durable, and give what a commit has to say of it.
 
         Args:
@@ -275,8 +276,9 @@ class PartitionWriter:
         Raises:
             UnavailableError: the store cannot be written.
         """
-        named = {"site": self._with.site, "log_id": self.log.log_id, "topic": self.log.topic}
-        encoded = encode(rows, named | {"partition": str(self.log.partition)} | about, level=self._with.level, large=large)
+        log = self.log
+        named = {"site": self._with.site, "log_id": log.log_id, "topic": log.topic, "partition": str(log.partition)}
+        encoded = encode(rows, named | about, level=self._with.level, large=large)
         ends = pc.min_max(rows.column("log_offset"))
         offsets = (ends["min"].as_py(), ends["max"].as_py())
         path = events_path(self._with.site, day, self.log, offsets, encoded.sha256)
@@ -322,7 +324,7 @@ class PartitionWriter:
         self._check_open()
         head = None if self._head is None else self._head.noted
         newest = self._with.signers.newest()
-        said = {
+        said: dict[str, Any] = {
             "origin": self.log.origin(self._with.site),
             "size": tree.size,
             "root": tree.root(),
@@ -369,4 +371,3 @@ class PartitionWriter:
         for ref in right_tiles(before):
             if ref.path not in needed:
                 self._with.files.delete(self._folder + ref.path)
-

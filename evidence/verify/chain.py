@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
-from evidence.verify.commits import Added, Commit, CommitError, Origin, Ranges, count, parse_commit, parse_pack
+from evidence.verify.commits import Added, Commit, CommitError, Origin, Ranges, count, parse_commit
 from evidence.verify.notes import Note, NoteError, Signature, VerifierKey, parse_note
+from evidence.verify.reading import PHASE_COMMITS, CommitFiles, commit_path
 from evidence.verify.report import Finding
-from evidence.verify.source import LocalStore, ReadError
+from evidence.verify.source import LocalStore
 from evidence.verify.spans import cover, disjoint, inside, merged
 from evidence.verify.tree import EMPTY_ROOT
-
-PHASE_COMMITS = 1
 
 
 @dataclass(slots=True)
@@ -35,15 +34,6 @@ class Segment:
 
 
 @dataclass(slots=True)
-class Kept:
-    """One commit, as far as it is needed later on."""
-
-    number: int
-    sha256: str
-    note: Note
-
-
-@dataclass(slots=True)
 class Chain:
     """What the commits of one log say, up to the last one read."""
 
@@ -55,13 +45,13 @@ class Chain:
     check: Callable[[bytes, bytes, VerifierKey, str, int], None]
     """Takes text, signature, key, path and number: verifies it, now or later."""
 
-    visit: Callable[[int, bytes, Note, Commit], None] = lambda *_: None
+    visit: Callable[[int, Note, Commit], None] = lambda *_: None
     """Called for each commit that could be read."""
 
     origin: Origin | None = None
     last: Commit | None = None
     last_sha256: str = ""
-    newest: Kept | None = None
+    newest: Note | None = None
     beginning: tuple[Signature, ...] = ()
     """The signatures of the first commit."""
     live: dict[str, Added] = field(default_factory=dict)
@@ -87,7 +77,7 @@ class Chain:
 
     def say(self, kind: str, number: int, what: str) -> None:
         """Report something that is wrong with a commit."""
-        self.found(Finding(kind, f"logs/{self.folder}/commits/{number:012d}", what, (PHASE_COMMITS, number)))
+        self.found(Finding(kind, commit_path(self.folder, number), what, (PHASE_COMMITS, number)))
 
     @property
     def size(self) -> int:
@@ -95,87 +85,21 @@ class Chain:
         return self.last.size if self.last else 0
 
     def read(self, numbers: Collection[int], packs: Collection[tuple[int, int, str]]) -> None:
-        """Read the commits that follow the last one read; loose ones by their numbers, packs by first, last and path."""
+        """Read the commits that follow the last one read; loose ones by number, packs by first, last and path."""
         begin = self.last.number + 1 if self.last else 0
-        for number, path, data in self._bytes(begin, sorted(numbers), sorted(packs)):
+        files = CommitFiles(self.folder, self.store, self.found)
+        for number, path, data in files.read(begin, numbers, packs):
+            self.broken |= files.broken
             self._take(number, path, data)
-
-    def _bytes(
-        self, begin: int, numbers: list[int], packs: list[tuple[int, int, str]]
-    ) -> Iterator[tuple[int, str, bytes]]:
-        """Give commits in order; those that lie twice must be the same, and gaps are reported."""
-        loose = set(numbers)
-        expected = begin
-        for first, last, path in packs:
-            for number, data in self._pack(first, last, path):
-                if number in loose:
-                    self._same(number, data, path)
-                if number < expected:
-                    continue
-                self._gap(expected, number, loose)
-                for between in range(expected, number):
-                    if between in loose:
-                        yield from self._loose(between)
-                yield number, path, data
-                expected = number + 1
-        for number in numbers:
-            if number >= expected:
-                self._gap(expected, number, ())
-                yield from self._loose(number)
-                expected = number + 1
-
-    def _gap(self, expected: int, number: int, loose: Collection[int]) -> None:
-        missing = next((item for item in range(expected, number) if item not in loose), None)
-        if missing is not None:
-            self.broken = True
-            self.say("commit-missing", missing, f"this commit is missing; a later one, number {number}, is there")
-
-    def _loose(self, number: int) -> Iterator[tuple[int, str, bytes]]:
-        path = f"logs/{self.folder}/commits/{number:012d}"
-        try:
-            yield number, path, self.store.read(path)
-        except ReadError as error:
-            self.broken = True
-            self.say("commit-unreadable", number, f"cannot be read: {error}")
-
-    def _same(self, number: int, data: bytes, pack: str) -> None:
-        path = f"logs/{self.folder}/commits/{number:012d}"
-        try:
-            if self.store.read(path) != data:
-                self.say("forked", number, f"differs from the same commit in {pack}: the log is forked")
-        except ReadError as error:
-            self.say("commit-unreadable", number, f"cannot be read: {error}")
-
-    def _pack(self, first: int, last: int, path: str) -> Iterator[tuple[int, bytes]]:
-        expected = first
-        try:
-            for number, data in parse_pack(self.store.read(path)):
-                if number != expected or number > last:
-                    raise CommitError(f"commit {number} stands where {expected} should")
-                yield number, data
-                expected += 1
-            if expected != last + 1:
-                raise CommitError(f"the pack ends before commit {expected}")
-        except (CommitError, ReadError) as error:
-            self.found(Finding("pack-broken", path, str(error), (PHASE_COMMITS, expected)))
+        self.broken |= files.broken
 
     def _take(self, number: int, path: str, data: bytes) -> None:
         sha256 = hashlib.sha256(data).hexdigest()
-        try:
-            note = parse_note(data)
-            commit = parse_commit(note.text)
-        except (NoteError, CommitError) as error:
-            self.say("commit-malformed", number, f"not a commit: {error}")
+        read = self._parsed(number, data)
+        if read is None:
             self.broken, self.last_sha256 = True, sha256
             return
-        if commit.number != number:
-            self.say("commit-number", number, f"says that it is commit {commit.number}")
-            self.broken, self.last_sha256 = True, sha256
-            return
-        if commit.origin.folder != self.folder:
-            self.say("commit-origin", number, f"is of another log, {commit.origin}")
-            self.broken, self.last_sha256 = True, sha256
-            return
+        note, commit = read
         if commit.previous is not None and self.last_sha256 and commit.previous != self.last_sha256:
             self.say(
                 "previous-hash",
@@ -185,10 +109,25 @@ class Chain:
             )
         self._signed(number, note, commit, path)
         self._follows(commit)
+        self._offsets(commit, self.last.next if self.last else self.coverage)
         self._files(commit)
-        self.last, self.last_sha256 = commit, sha256
-        self.newest = Kept(number, sha256, note)
-        self.visit(number, data, note, commit)
+        self.last, self.last_sha256, self.newest = commit, sha256, note
+        self.visit(number, note, commit)
+
+    def _parsed(self, number: int, data: bytes) -> tuple[Note, Commit] | None:
+        try:
+            note = parse_note(data)
+            commit = parse_commit(note.text)
+        except (NoteError, CommitError) as error:
+            self.say("commit-malformed", number, f"not a commit: {error}")
+            return None
+        if commit.number != number:
+            self.say("commit-number", number, f"says that it is commit {commit.number}")
+            return None
+        if commit.origin.folder != self.folder:
+            self.say("commit-origin", number, f"is of another log, {commit.origin}")
+            return None
+        return note, commit
 
     def _signed(self, number: int, note: Note, commit: Commit, path: str) -> None:
         if not self.segments:
@@ -222,35 +161,40 @@ class Chain:
 
     def _follows(self, commit: Commit) -> None:
         number, last = commit.number, self.last
-        covered = commit.first or 0
         if last is None:
-            self.origin, self.coverage = commit.origin, covered
-            if number == 0 and commit.size != count(tuple(span for file in commit.added for span in file.leaves)):
-                self.say("size", number, f"says {commit.size} rows; it adds others")
+            self.origin, self.coverage = commit.origin, commit.first or 0
         else:
-            covered = last.next
-            if commit.origin != last.origin:
-                self.say("commit-origin", number, f"is of another log, {commit.origin}")
-            if commit.time < last.time:
-                self.say("time-backwards", number, f"was made before commit {last.number}, says its time {commit.time}")
-            if commit.next < last.next:
-                self.say("next-backwards", number, f"`next` goes back from {last.next} to {commit.next}")
-            if commit.size < last.size:
-                self.say("size", number, f"the tree shrinks from {last.size} rows to {commit.size}")
-            if commit.size == last.size and commit.root != last.root:
-                self.say("root", number, "another root at the same size")
-            if commit.partitions < last.partitions:
-                self.say("partitions", number, f"{commit.partitions} partitions, after {last.partitions}")
-            self._epoch(commit, last)
+            self._goes_on(commit, last)
         if commit.size == 0 and commit.root != EMPTY_ROOT:
             self.say("root", number, "the root of an empty tree is another")
         if commit.origin.partition >= commit.partitions:
             self.say("partitions", number, f"partition {commit.origin.partition} of a topic with {commit.partitions}")
-        self._offsets(commit, covered)
         if commit.source is not None:
             self.exported, self.source = True, str(commit.source[0])
         if commit.statement is not None:
             self.statements.setdefault(commit.statement, number)
+
+    def _goes_on(self, commit: Commit, last: Commit) -> None:
+        """See that what may only grow, or must stay, does."""
+        for kind, wrong, what in (
+            ("commit-origin", commit.origin != last.origin, f"is of another log, {commit.origin}"),
+            (
+                "time-backwards",
+                commit.time < last.time,
+                f"was made before commit {last.number}, says its time {commit.time}",
+            ),
+            ("next-backwards", commit.next < last.next, f"`next` goes back from {last.next} to {commit.next}"),
+            ("size", commit.size < last.size, f"the tree shrinks from {last.size} rows to {commit.size}"),
+            ("root", commit.size == last.size and commit.root != last.root, "another root at the same size"),
+            (
+                "partitions",
+                commit.partitions < last.partitions,
+                f"{commit.partitions} partitions, after {last.partitions}",
+            ),
+        ):
+            if wrong:
+                self.say(kind, commit.number, what)
+        self._epoch(commit, last)
 
     def _epoch(self, commit: Commit, last: Commit) -> None:
         number = commit.number
@@ -279,45 +223,46 @@ class Chain:
         for spans, reason in commit.lost:
             self.lost += count(spans)
             self.lost_spans.extend(spans)
-            where = f"logs/{self.folder}/commits/{number:012d}"
+            where = commit_path(self.folder, number)
             what = f"{count(spans):,} offsets were lost before they were read ({reason}): {show(spans)}"
             self.losses.append(Finding("lost", where, what, (PHASE_COMMITS, number)))
 
     def _files(self, commit: Commit) -> None:
         """Keep the list of live files, and see that leaves neither appear nor vanish."""
-        number, before = commit.number, self.size
-        added: list[tuple[int, int]] = []
+        number = commit.number
         for file in commit.added:
             if file.path in self.live:
                 self.say("added-twice", number, f"adds {file.path}, which is live already")
-            added.extend(file.leaves)
+        added = [span for file in commit.added for span in file.leaves]
         expired = [span for spans, _ in commit.expired for span in spans]
-        taken: list[tuple[int, int]] = []
-        for path in commit.removed:
-            file = self.live.pop(path, None)
-            if file is None:
-                if not self.broken:
-                    self.say("removed-not-live", number, f"removes {path}, which is not live")
-                continue
-            taken.extend(file.leaves)
-            if path in self.existing:
-                self.removed[path] = file.sha256
+        taken = self._take_away(commit)
         for file in commit.added:
             self.live[file.path] = file
             self.removed.pop(file.path, None)
         self.expired.extend(expired)
         if self.broken:
-            self._keep(commit)
-            return
-        if commit.removed:
+            pass  # what was live before is not known for sure: arithmetic would only repeat that
+        elif commit.removed:
             self._replaced(commit, added + expired, taken)
-        else:
-            if expired:
-                self.say("expire", number, "expires rows without removing their files")
-            if not cover(added, before, commit.size):
-                said = f"its files hold the leaves {show(tuple(merged(added))) if added else 'none'}"
-                self.say("leaves", number, f"grows from {before} to {commit.size} rows, but {said}")
+        elif expired:
+            self.say("expire", number, "expires rows without removing their files")
+        elif not cover(added, self.size, commit.size):
+            said = f"its files hold the leaves {show(tuple(merged(added))) if added else 'none'}"
+            self.say("leaves", number, f"grows from {self.size} to {commit.size} rows, but {said}")
         self._keep(commit)
+
+    def _take_away(self, commit: Commit) -> list[tuple[int, int]]:
+        """Take the removed files out of the list; gives the leaves that they held."""
+        taken: list[tuple[int, int]] = []
+        for path in commit.removed:
+            file = self.live.pop(path, None)
+            if file is not None:
+                taken.extend(file.leaves)
+                if path in self.existing:
+                    self.removed[path] = file.sha256
+            elif not self.broken:
+                self.say("removed-not-live", commit.number, f"removes {path}, which is not live")
+        return taken
 
     def _replaced(self, commit: Commit, given: list[tuple[int, int]], taken: list[tuple[int, int]]) -> None:
         last = self.last

@@ -154,7 +154,9 @@ def _check(
             for finding in log.witnesses.behind(log.chain.last.number):
                 log.found(finding)
             if max_age is not None and now() - log.chain.last.time > max_age:
-                what = f"the last commit is of {log.chain.last.time.isoformat()}: silence without a statement since then"
+                what = (
+                    f"the last commit is of {log.chain.last.time.isoformat()}: silence without a statement since then"
+                )
                 log.found(Finding("silent", f"logs/{log.folder}", what, (6, 0)))
             if since is not None and since.of(log.chain.origin):
                 more = [part.key for part in log.chain.segments if part.key is not None and part.trusted]

@@ -29,7 +29,16 @@ MOST_GROUP_BYTES: Final = 4 * 1024**3
 PHASE_FILES: Final = 3
 
 _EPOCH: Final = date(1970, 1, 1)
-_NEEDED: Final = ("log_partition", "log_offset", "occurred_at", "intake_id", "request_id", "sequence", "event_type", "stage")
+_NEEDED: Final = (
+    "log_partition",
+    "log_offset",
+    "occurred_at",
+    "intake_id",
+    "request_id",
+    "sequence",
+    "event_type",
+    "stage",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +167,9 @@ def _look(file: _File, batch: pa.RecordBatch, log: LogFacts) -> None:
     if low != log.partition or high != log.partition:
         raise RowError("", f"a row of partition {low if low != log.partition else high} in a log of {log.partition}")
     begin = datetime.combine(file.job.day, datetime.min.time(), UTC)
-    low, high = (edge.as_py() for edge in pc.min_max(moments.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())).values())
+    low, high = (
+        edge.as_py() for edge in pc.min_max(moments.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())).values()
+    )
     first = (file.job.day - _EPOCH) // timedelta(microseconds=1)
     if not first <= low <= high < first + 86_400_000_000:
         raise RowError("", f"a row of another day than {begin.date()}, which the folder says")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,6 +25,7 @@ _KEY_BYTES: Final = 33
 _ID_BYTES: Final = 4
 _SIGNATURE_BYTES: Final = 64
 _STAMP_BYTES: Final = 8
+_CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f]")
 _LINE: Final = "\N{EM DASH} "
 
 
@@ -160,7 +162,7 @@ def parse_note(data: bytes) -> Note:
         whole = data.decode()
     except UnicodeDecodeError as error:
         raise NoteError("not UTF-8") from error
-    if any(letter < " " and letter != "\n" for letter in whole):
+    if _CONTROL.search(whole):
         raise NoteError("a control character")
     text, gap, tail = whole.rpartition("\n\n")
     if not gap or not tail.endswith("\n"):

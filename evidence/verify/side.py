@@ -74,8 +74,16 @@ class Witnesses:
             return
         self.count += 1
         good = False
+        own = {signature.line for signature in note.signatures}
+        if own - {signature.line for signature in theirs.signatures}:
+            yield Finding(
+                "witness",
+                path,
+                f"is not commit {number} with a cosignature: the log's own signature is not in it",
+                order,
+            )
         for signature in theirs.signatures:
-            if signature.line in {own.line for own in note.signatures}:
+            if signature.line in own:
                 continue
             key = next((item for item in self.keys if signature.by(item)), None)
             if key is None:
@@ -94,7 +102,9 @@ class Witnesses:
         for key in self.keys:
             at = self.newest.get(str(key))
             if at is None:
-                yield Finding("witness-absent", where, f"{key.name} cosigned no commit of this log", (PHASE_COMMITS, number))
+                yield Finding(
+                    "witness-absent", where, f"{key.name} cosigned no commit of this log", (PHASE_COMMITS, number)
+                )
             elif at[0] < number:
                 what = f"{key.name} cosigned commit {at[0]}, {number - at[0]} commits behind the newest, {number}"
                 yield Finding("witness-behind", where, what, (PHASE_COMMITS, number))

@@ -18,8 +18,12 @@ MOST_AT_ONCE: Final = 256 * 1024 * 1024
 
 _CHUNK: Final = 1024 * 1024
 _IN_MEMORY: Final = 64 * 1024 * 1024
-_THRIFT_BYTES: Final = 64 * 1024 * 1024
-_THRIFT_ITEMS: Final = 1_000_000
+_BOUNDS: Final = {
+    "thrift_string_size_limit": 64 * 1024 * 1024,
+    "thrift_container_size_limit": 1_000_000,
+    "page_checksum_verification": True,
+}
+_MANY_ROWS: Final = 4096
 
 
 class ReadError(Exception):
@@ -164,19 +168,26 @@ class Parquet:
     sha256: str
     """Its SHA-256."""
 
-    def read(self, *, dictionary: list[str] | None = None) -> pq.ParquetFile:
+    def read(self) -> pq.ParquetFile:
         """Read the footer, with bounds on what it may make us allocate.
 
         Raises:
             pa.ArrowException, OSError, ValueError: it is broken.
         """
-        return pq.ParquetFile(
-            self.file,
-            read_dictionary=dictionary,
-            thrift_string_size_limit=_THRIFT_BYTES,
-            thrift_container_size_limit=_THRIFT_ITEMS,
-            page_checksum_verification=True,
-        )
+        file = pq.ParquetFile(self.file, **_BOUNDS)
+        if file.metadata.num_rows < _MANY_ROWS:
+            return file
+        # Text that the file keeps as a dictionary is cheaper to read, and to join, as one.
+        words = [name for name in _dictionaries(file.metadata) if ".list." not in name]
+        return pq.ParquetFile(self.file, metadata=file.metadata, read_dictionary=words, **_BOUNDS)
+
+
+def _dictionaries(meta: pq.FileMetaData) -> Iterator[str]:
+    group = meta.row_group(0)
+    for number in range(group.num_columns):
+        column = group.column(number)
+        if column.physical_type == "BYTE_ARRAY" and column.has_dictionary_page:
+            yield column.path_in_schema
 
 
 def _digest(file: BinaryIO) -> tuple[int, str]:

@@ -126,7 +126,9 @@ def tell(batches: Sequence[pa.RecordBatch]) -> StoryPart:
     whole = every.filter(pc.invert(pc.is_in(every, value_set=odd)))
     chosen = table.filter(pc.is_in(indices, value_set=odd))
     parts: dict[str, list[Row]] = {}
-    columns = [chosen.column(name).to_pylist() for name in ("intake", "offset", "sequence", "kind", "due", "request_id")]
+    columns = [
+        chosen.column(name).to_pylist() for name in ("intake", "offset", "sequence", "kind", "due", "request_id")
+    ]
     for name, *row in zip(*columns, strict=True):
         parts.setdefault(name, []).append(tuple(row))
     return StoryPart(words.take(whole), parts)
@@ -216,7 +218,9 @@ class Stories:
             elif why != "expired" and not self.exported:
                 say("story-start", first[0], f"begins with event {first[1]} at offset {first[0]}", why)
         elif not first[2] & (BEGINS | STANDS_ALONE):
-            say("story-start", first[0], f"does not begin with request.admitted or request.rejected (offset {first[0]})")
+            say(
+                "story-start", first[0], f"does not begin with request.admitted or request.rejected (offset {first[0]})"
+            )
         seen = {first[1]: first[0]}
         for one, other in pairwise(rows):
             if other[1] in seen:
@@ -263,4 +267,6 @@ def _whole(rows: list[Row]) -> bool:
 
 
 def _twice(log: str, name: str) -> Finding:
-    return Finding("story-repeated", log, f"intake {name}: its story stands in the log more than once", (PHASE_STORIES, 0))
+    return Finding(
+        "story-repeated", log, f"intake {name}: its story stands in the log more than once", (PHASE_STORIES, 0)
+    )

@@ -205,8 +205,7 @@ class TreeCheck:
         hashes = made.level1
         stored = self._tile(1, job.number, [item for item in hashes if item is not None])
         joined = b"".join(
-            item if item is not None else stored[place * HASH : (place + 1) * HASH]
-            for place, item in enumerate(hashes)
+            item if item is not None else stored[place * HASH : (place + 1) * HASH] for place, item in enumerate(hashes)
         )
         if len(hashes) == CHUNK_TILES and len(joined) == CHUNK_TILES * HASH:
             root = fold(joined)

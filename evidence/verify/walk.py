@@ -192,7 +192,9 @@ class LogCheck:
             for (*_, key, path, number), fine in zip(part, good or (), strict=False):
                 if not fine:
                     where = f"logs/{self.folder}/commits/{number:012d}"
-                    what = f"the signature of {key} is not good for this text" + ("" if path == where else f" (in {path})")
+                    what = f"the signature of {key} is not good for this text" + (
+                        "" if path == where else f" (in {path})"
+                    )
                     self.found(Finding("signature", where, what, (1, number)))
 
     def _visit(self, number: int, data: bytes, note: Note, commit: Commit) -> None:
@@ -381,7 +383,9 @@ class LogCheck:
                 f"{where}: commits before {trusted.begin} are vouched for by the hash in each commit that follows; the "
                 "key that signed them was not given"
             )
-        ahead = sorted(path for path in self.lying.snapshots if path > self.chain.last.number) if self.chain.last else []
+        ahead = (
+            sorted(path for path in self.lying.snapshots if path > self.chain.last.number) if self.chain.last else []
+        )
         for number in ahead:
             what = f"is of commit {number}, which is not there"
             self.found(Finding("snapshot", self.lying.snapshots[number], what, (1, number)))
@@ -430,7 +434,9 @@ class LogCheck:
                 f"{where}: {stories.begun_before:,} stories began before offset {self.chain.coverage}, where the log begins"
             )
         if stories.exported:
-            self.notes.append(f"{where}: a copy of {self.chain.source}: stories are not judged, rows are withheld by design")
+            self.notes.append(
+                f"{where}: a copy of {self.chain.source}: stories are not judged, rows are withheld by design"
+            )
         self.notes.extend(self.witnesses.notes())
 
 

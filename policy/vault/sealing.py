@@ -27,6 +27,9 @@ __all__ = ["REVALIDATE_S", "TRANSIT", "Bucket", "KeyDestroyed", "KeyId", "Vault"
 REVALIDATE_S: Final = 1.0
 """Seconds for which a key may be used from memory before the vault looks whether one was destroyed."""
 
+PAYLOAD: Final = "wp1."
+"""How a text begins that is sealed under a key of its own, see `policy.vault.payload`."""
+
 _PREFIX: Final = "wv1."
 _MOST_KEYS: Final = 16_384
 """Keys held in memory; beyond that all are forgotten and read again as they are needed."""
@@ -198,6 +201,6 @@ def key_of(sealed: str) -> KeyId:
         VaultError: it is not a sealed text.
     """
     head, dot, _ = sealed.rpartition(".")
-    if not dot or not head.startswith(_PREFIX):
+    if not dot or not head.startswith((_PREFIX, PAYLOAD)):
         raise VaultError("not a sealed text of this vault")
-    return KeyId.parse(head.removeprefix(_PREFIX))
+    return KeyId.parse(head[len(_PREFIX) :])

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import orjson
 
+from policy.holds import Holds
 from policy.retention import destroyable
 from policy.vault.keys import KeyInfo
 from policy.vault.sealing import Vault
@@ -40,7 +41,9 @@ class Swept:
     """Keys that are gone and whose evidence is still to be written."""
 
 
-def sweep(vault: Vault, store: VaultStore, *, now: datetime, new_id: Callable[[], str]) -> Swept:
+def sweep(
+    vault: Vault, store: VaultStore, *, now: datetime, new_id: Callable[[], str], holds: Callable[[], Holds]
+) -> Swept:
     """Remove and destroy what has to go; give what has to be told.
 
     Args:
@@ -48,14 +51,17 @@ def sweep(vault: Vault, store: VaultStore, *, now: datetime, new_id: Callable[[]
         store: holds the objects.
         now: the time, in UTC.
         new_id: gives an id for a destruction, 32 hex digits.
+        holds: gives the holds in force; asked again before each removal.
 
     Raises:
+        HoldError: a hold is damaged; nothing more is removed.
         VaultError: the vault is damaged.
         UnavailableError: the disk does not let us; run it again.
     """
+    store.cover(holds)
     keys = due(vault, store, now)
     removed = 0
-    while count := store.remove_expired(now):
+    while count := store.remove_expired(now, holds):
         removed += count
     for info in keys:
         store.plan(info, new_id=new_id(), now=now)

@@ -236,7 +236,7 @@ class Sink:
                     # What lies there already does not keep new evidence from being stored.
                     if not part.leaving:
                         self._observe.upkeep_failed()
-                        log.error("upkeep of %s failed: %s", part.writer.log, error)
+                        log.error("upkeep of %s failed: %s", part.writer.log, error)  # noqa: TRY400 - the text says it all
 
     def _is_due(self, part: SinkPartition, now: float) -> bool:
         if not part.records:
@@ -280,9 +280,7 @@ class Sink:
         parsed = await asyncio.to_thread(parse_records, records, tp.partition)
         rejected = [records[reject.index].offset for reject in parsed.rejects]
         if parsed.rejects:
-            await self._dead_letter(
-                [rejected_record(records[reject.index], reject.error) for reject in parsed.rejects]
-            )
+            await self._dead_letter([rejected_record(records[reject.index], reject.error) for reject in parsed.rejects])
         written = await asyncio.to_thread(part.writer.append, parsed.table, end=end, rejected=rejected, lost=lost)
         self._report(records, written, time.perf_counter() - begun)
         self._tell_lost(part.writer, lost)

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import tempfile
+import time
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 
 from evidence.disk import Disk
 from evidence.errors import UnavailableError, WaybillError
-from evidence.log.ranges import union
+from evidence.log.ranges import from_text, to_text, union
 from evidence.parsing import parse
 from evidence.rows import canonical_rows
 from evidence.store.expiry import Expiry, Hold, Plan, Removal, Rule
@@ -36,7 +37,9 @@ LONG = Rule("long", 30, 7)
 def table(events, first):
     """Give the rows of some events at the offsets from `first` on."""
     offsets = list(range(first, first + len(events)))
-    return parse([event.to_json() for event in events], partition=0, offsets=offsets, timestamps_ms=[0] * len(events)).table
+    return parse(
+        [event.to_json() for event in events], partition=0, offsets=offsets, timestamps_ms=[0] * len(events)
+    ).table
 
 
 def fill(store, batches):
@@ -78,11 +81,8 @@ def check_covered(store):
     head = store.head(*LOG)
     expired = []
     for path in sorted(Path(store.files.url("")).glob(f"logs/{NAME}/commits/*")):
-        for line in path.read_text().partition("\n\n")[0].splitlines():
-            if line.startswith("expire "):
-                expired.append(line.split(" ")[1])
-    from evidence.log.ranges import from_text  # noqa: PLC0415 - beside its use
-
+        lines = path.read_text().partition("\n\n")[0].splitlines()
+        expired += [line.split(" ")[1] for line in lines if line.startswith("expire ")]
     live = read_live(store.files, NAME)
     everything = union(*(added.leaves for added in live.files.values()), *map(from_text, expired))
     assert everything == ((0, head.commit.size - 1),)
@@ -121,13 +121,13 @@ def test_rows_that_stay_keep_their_bytes(tmp_path):
 
 
 def test_a_day_that_is_past_as_a_whole_goes_without_a_trace_of_its_rows(tmp_path):
-    """Every file of the day is removed by one commit, none takes its place, and the bytes are deleted after the grace."""
+    """One commit removes every file of the day, none takes its place, and the bytes are deleted after the grace."""
     store = local_store(tmp_path)
     fill(store, [list(stories(5)), list(stories(5, seed=2)), list(stories(5, begin=BEGIN + timedelta(days=1)))])
     before = store.head(*LOG).commit
     with store.open(*LOG) as writer:
         expiry = Expiry(store.files, lambda: Plan((LONG,)), now=lambda: seconds(30))
-        Upkeep(store.files, expire=expiry, grace_s=0, now=lambda: seconds(31))(writer)
+        Upkeep(store.files, expire=expiry, grace_s=0, now=lambda: time.time() + 1)(writer)
         assert writer.commit.number >= before.number + 2
     assert [path.parent.name for path in tmp_path.glob("events/*/*/*.parquet")] == ["date=2026-03-02"]
     after = check_covered(store)
@@ -144,19 +144,36 @@ def test_nothing_goes_before_its_time(tmp_path):
 
 
 def test_a_class_that_another_file_states_counts(tmp_path):
-    """A request whose class lies in another file, of its day or the day before, goes as a whole."""
+    """A request whose class lies in another file, of its day or of the day before, goes as a whole."""
     store = local_store(tmp_path)
-    begin = datetime(2026, 3, 1, 23, 59, 59, 950_000, tzinfo=UTC)
-    number = next(n for n in range(999) if class_of(story(n, begin=begin - timedelta(milliseconds=37 * n))))
-    told = story(number, begin=begin - timedelta(milliseconds=37 * number))
-    days = [event.occurred_at_utc.day for event in told]
-    assert {1, 2} == set(days), "the story has to cross midnight"
-    fill(store, [told[:1], told[1:4], told[4:5], told[5:]])
-    cls = class_of(told)[told[0].intake_id]
-    rule = Rule("theirs", 10, classes=frozenset({cls}))
-    expire(store, Plan((rule,)), 10)
-    assert ids(store) == [event.event_id for event, day in zip(told, days, strict=True) if day == 2 and not event.classification] or not ids(store)
+    late = datetime(2026, 3, 1, 23, 59, 59, 800_000, tzinfo=UTC)
+    told = next(
+        told
+        for n in range(9999)
+        if class_of(told := story(n, begin=late - timedelta(milliseconds=37 * n)))
+        and told[1].occurred_at_utc.day == 1
+        and any(event.occurred_at_utc.day == 2 and event.classification is None for event in told)
+    )
+    fill(store, [told[:1], told[1:2], *([event] for event in told[2:])])
+    rule = Rule("theirs", 10, classes=frozenset({class_of(told)[told[0].intake_id]}))
+    expire(store, Plan((rule,)), 11)
+    assert ids(store) == []
     check_covered(store)
+
+
+def test_the_class_of_what_crossed_is_not_that_of_the_request(tmp_path):
+    """An intent may state less than the request is: its rows all fall under the request's own class."""
+    store = local_store(tmp_path)
+    told = next(told for n in range(99) if "confidential" in class_of(told := story(n)).values())
+    less = told[1].classification.model_copy(update={"effective": "public"})
+    told = [
+        event.model_copy(update={"classification": less}) if event.event_type == "model.intended" else event
+        for event in told
+    ]
+    fill(store, [told])
+    assert expire(store, Plan((Rule("public", 1, classes=frozenset({"public"})),)), 100) == ()
+    expire(store, Plan((SHORT,)), 100)
+    assert ids(store) == []
 
 
 def test_what_states_no_class_anywhere_falls_under_the_rule_for_all(tmp_path):
@@ -218,7 +235,7 @@ def test_the_statement_says_what_was_removed(tmp_path):
     (rule,) = said["rules"]
     assert (said["log"], said["day"], said["policy"]) == (NAME, "2026-03-01", "v7")
     assert (rule["rule"], rule["maxDays"], rule["rows"]) == ("short", 10, len(away))
-    assert rule["leaves"] == [line for line in commit.text().splitlines() if line.startswith("expire ")][0].split(" ")[1]
+    assert rule["leaves"] == to_text(commit.expire[0].leaves)
     assert rule["offsets"] == {"first": away[0][0], "last": away[-1][0]}
     assert rule["classes"] == {"confidential": len(away)}
     assert sum(rule["eventTypes"].values()) == len(away)
@@ -349,7 +366,7 @@ def test_a_run_that_dies_at_any_step_leaves_everything_or_nothing(tmp_path):
     hour=st.integers(0, 23),
 )
 def test_nothing_under_hold_or_minimum_goes_and_nothing_past_its_maximum_stays(ages, low, short, long, held, hour):
-    """For any ages, rules and holds: what is held or younger than its minimum is there, what is past its maximum gone."""
+    """Whatever ages, rules and holds: what is held or younger than its minimum stays, what is past its maximum goes."""
     now = datetime(2026, 6, 1, hour, 30, tzinfo=UTC)
     plan = Plan(
         (Rule("short", short, low, frozenset({"confidential"})), Rule("long", long, low)),

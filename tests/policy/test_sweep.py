@@ -14,11 +14,13 @@ import orjson
 import pytest
 from vault_children import KEEP, NOW, an_object
 
+from policy.holds import Hold, Holds
 from policy.vault.sealing import Bucket, KeyDestroyed, Vault, key_of
 from policy.vault.store import VaultStore, open_object
 from policy.vault.sweep import detail, due, sweep
 
-STEPS = {"remove_expired", "plan", "mark", "tidy", "destroy"}
+HELD = Holds((Hold(id="0" * 12, request="request of held", reason="case 117", by="user:dora", at=NOW),))
+STEPS = {"cover", "remove_expired", "plan", "mark", "tidy", "destroy"}
 LATER = NOW + timedelta(days=32)
 
 
@@ -61,7 +63,7 @@ def fill(folder: Path) -> dict[str, Any]:
     objects = {
         "old": an_object(vault, "old"),
         "older": an_object(vault, "older", kind="response", data_class="public"),
-        "held": an_object(vault, "held", now=NOW + timedelta(hours=36), legal_hold=True),
+        "held": an_object(vault, "held", now=NOW + timedelta(hours=36)),
         "beside the held": an_object(vault, "beside the held", now=NOW + timedelta(hours=36)),
         "young": an_object(vault, "young", now=NOW + timedelta(days=20)),
         "long": an_object(vault, "long", bucket=Bucket("keep", 40, 90, "day")),
@@ -72,9 +74,9 @@ def fill(folder: Path) -> dict[str, Any]:
     return objects
 
 
-def run(vault: Any, store: Any, told: list[str], now: datetime = LATER) -> None:
+def run(vault: Any, store: Any, told: list[str], now: datetime = LATER, holds: Holds = HELD) -> None:
     """Do what the command does, with a list in the place of the topic."""
-    done = sweep(vault, store, now=now, new_id=lambda: uuid4().hex).destroyed
+    done = sweep(vault, store, now=now, new_id=lambda: uuid4().hex, holds=lambda: holds).destroyed
     for each in done:
         if not (each.begun and str(each.key) in told):
             store.mark([each.id], "begun")
@@ -137,9 +139,8 @@ def test_a_hold_that_ends_lets_go(folder):
     far = NOW + timedelta(days=4000)
     run(Vault(folder), VaultStore(folder), [], now=far)
     assert state(folder)[0] == ["held"]
-    VaultStore(folder).hold("request of held", on=False)
     told: list[str] = []
-    run(Vault(folder), VaultStore(folder), told, now=far)
+    run(Vault(folder), VaultStore(folder), told, now=far, holds=Holds())
     assert (state(folder)[0], len(told)) == ([], 1)
     with pytest.raises(KeyDestroyed):
         open_object(Vault(folder), objects["held"])
@@ -148,16 +149,17 @@ def test_a_hold_that_ends_lets_go(folder):
 def test_a_hold_that_comes_in_the_midst_of_a_run_counts(folder):
     """What is held after the run has looked, and before it removes, stays, and so does its key."""
 
-    class HeldMeanwhile(VaultStore):
-        """A store in which somebody places a hold at the last moment."""
-
-        def remove_expired(self, now: datetime) -> int:
-            """Remove, after the hold."""
-            self.hold("request of old", on=True)
-            return super().remove_expired(now)
-
     objects = fill(folder)
-    run(Vault(folder), HeldMeanwhile(folder), told := [])
+    asked = iter(range(99))
+    old = Hold(id="1" * 12, request="request of old", reason="case 118", by="user:dora", at=NOW)
+
+    def holds() -> Holds:
+        """Give what is in force: the first look is the one before anything is removed."""
+        return HELD if next(asked) == 0 else Holds((*HELD.active, old))
+
+    told: list[str] = []
+    done = sweep(Vault(folder), VaultStore(folder), now=LATER, new_id=lambda: uuid4().hex, holds=holds).destroyed
+    VaultStore(folder).mark([each.id for each in done], "told")
     assert open_object(Vault(folder), objects["old"]) == b"{}"
     assert str(key_of(objects["old"].sealed)) not in told
     assert state(folder)[2] == ()
@@ -220,8 +222,13 @@ def test_a_destruction_keeps_its_id(folder):
     """What was destroyed and not told keeps its id, so that evidence of it is the same event if told twice."""
     fill(folder)
     numbers = count()
-    first = sweep(Vault(folder), VaultStore(folder), now=LATER, new_id=lambda: f"{next(numbers):032x}").destroyed
-    again = sweep(Vault(folder), VaultStore(folder), now=LATER, new_id=lambda: f"{next(numbers):032x}").destroyed
+
+    def new_id() -> str:
+        """Give the next id."""
+        return f"{next(numbers):032x}"
+
+    first = sweep(Vault(folder), VaultStore(folder), now=LATER, new_id=new_id, holds=Holds).destroyed
+    again = sweep(Vault(folder), VaultStore(folder), now=LATER, new_id=new_id, holds=Holds).destroyed
     assert [each.id for each in first] == [each.id for each in again]
     assert len(first) == 3
 
@@ -232,7 +239,7 @@ def test_evidence_says_what_went_and_fits(folder):
     store.put_many(
         [an_object(vault, f"i{number}", data_class=f"class-{number % 70:03}" + "x" * 50) for number in range(80)]
     )
-    (each,) = sweep(vault, store, now=LATER, new_id=lambda: "f" * 32).destroyed
+    (each,) = sweep(vault, store, now=LATER, new_id=lambda: "f" * 32, holds=Holds).destroyed
     said = orjson.loads(detail(each))
     assert said["tenant"] == "acme"
     assert (said["period"], said["term"], said["objects"]) == ("2026-11-24", "keep-0-30", 80)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from vault_children import NOW, an_object, child, files
 
+from policy.holds import Hold, Holds
 from policy.vault.sealing import Bucket, KeyDestroyed, Vault, VaultError
 from policy.vault.store import VaultStore, bound_to, open_object
 
@@ -48,7 +49,7 @@ def test_an_object_comes_back_as_it_was_kept(folder, vault):
 def test_asking_an_empty_vault_makes_nothing(folder):
     """Questions to a vault that has kept nothing are answered, and leave no file."""
     store = VaultStore(folder)
-    assert (store.get("i", "request"), store.groups(NOW), store.hold("r", on=True), store.remove_expired(NOW)) == (
+    assert (store.get("i", "request"), store.groups(NOW), store.cover(Holds), store.remove_expired(NOW, Holds)) == (
         None,
         (),
         0,
@@ -71,7 +72,8 @@ def test_doing_the_work_again_replaces_and_never_lifts_a_hold(folder, vault):
     """An object kept twice is there once, as it was last; a legal hold that was placed meanwhile stays."""
     store = VaultStore(folder)
     store.put(an_object(vault, "i1", text=b"old"))
-    assert store.hold("request of i1", on=True) == 1
+    hold = Hold(id="0" * 12, request="request of i1", reason="case 117", by="user:dora", at=NOW)
+    assert store.cover(lambda: Holds((hold,))) == store.count(hold) == 1
     store.put(an_object(vault, "i1", text=b"new"))
     (found,) = store.of_request("request of i1")
     assert open_object(vault, found) == b"new"
@@ -179,7 +181,7 @@ def test_removed_objects_leave_the_file(folder, vault):
     store = VaultStore(folder)
     item = an_object(vault, "i1", text=TEXT, now=NOW - timedelta(days=31))
     store.put_many([item, an_object(vault, "i2")])
-    assert store.remove_expired(NOW) == 1
+    assert store.remove_expired(NOW, Holds) == 1
     store.tidy()
     needle = item.sealed[-40:].encode()
     assert [name for name in files(folder) if needle in (folder / name).read_bytes()] == []

@@ -32,7 +32,8 @@ from evidence.store.live import LiveReader
 from streams import kafka as clients
 from streams.errors import BrokerUnavailable, LogMismatch
 from streams.kafka import KafkaSettings
-from streams.stages.sink import RejectedRecord, Sink, Unobserved
+from streams.stages.sink import Sink, Unobserved
+from streams.stages.sink_partition import RejectedRecord
 from streams.topics import DEADLETTER, EVIDENCE
 
 TOPICS = (EVIDENCE, DEADLETTER)

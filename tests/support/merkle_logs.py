@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from functools import lru_cache
+from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from evidence.log.keys import PrivateDisk
 from evidence.log.merkle import Tree
+from evidence.log.notes import LOG_KEY, Signer
 from evidence.log.tiles import TileRef
 
 
@@ -53,6 +59,11 @@ def split(size: int) -> int:
     return left
 
 
+def signer(name="waybill/home", seed=1, kind=LOG_KEY) -> Signer:
+    """Give a key that is the same in every run."""
+    return Signer(name, Ed25519PrivateKey.from_private_bytes(bytes([seed] * 32)), kind)
+
+
 class GrownLog:
     """A log that keeps every tile that it ever had."""
 
@@ -69,3 +80,45 @@ class GrownLog:
     def read(self, ref: TileRef) -> bytes:
         """Give a tile."""
         return self.tiles[ref]
+
+
+class FailingDisk(PrivateDisk):
+    """A real file system for keys that notes its steps, and does not carry out one of them."""
+
+    def __init__(self, fail_at: int | None = None) -> None:
+        self.fail_at = fail_at
+        self.steps: list[tuple[str, str]] = []
+
+    def _step(self, name: str, path: Path) -> None:
+        self.steps.append((name, path.name))
+        if len(self.steps) - 1 == self.fail_at:
+            raise OSError(errno.EIO, "the test's disk failed")
+
+    def make_directory(self, path: Path) -> None:
+        """See `Disk`."""
+        self._step("make_directory", path)
+        super().make_directory(path)
+
+    def write(self, path: Path, data: memoryview) -> None:
+        """See `Disk`; a failing write leaves half of the data."""
+        try:
+            self._step("write", path)
+        except OSError:
+            super().write(path, data[: len(data) // 2])
+            raise
+        super().write(path, data)
+
+    def sync(self, path: Path) -> None:
+        """See `Disk`."""
+        self._step("sync", path)
+        super().sync(path)
+
+    def publish(self, temporary: Path, path: Path) -> None:
+        """See `Disk`."""
+        self._step("publish", path)
+        super().publish(temporary, path)
+
+    def remove(self, path: Path) -> None:
+        """See `Disk`."""
+        self._step("remove", path)
+        super().remove(path)

@@ -444,7 +444,9 @@ class PlainLog:
     def compact(self, files: Sequence[PlainFile] | None = None, *, delete: bool = True) -> PlainFile:
         """Put files of one day together, sorted by time."""
         old = list(files if files is not None else self.live.values())
-        rows = sorted((row for file in old for row in file.rows), key=lambda row: (row["occurred_at"], -row["log_offset"]))
+        rows = sorted(
+            (row for file in old for row in file.rows), key=lambda row: (row["occurred_at"], -row["log_offset"])
+        )
         new = self.file(rows, [number for file in old for number in file.leaves])
         return self.swap(old, [new], delete=delete)[0]
 
@@ -538,7 +540,11 @@ def day_of(row: dict[str, Any]) -> date:
 
 def stories(begin: int, count: int, at: datetime = NOON, *, events: int = 4) -> list[dict[str, Any]]:
     """Give the events of some requests, one after the other."""
-    return [row for number in range(begin, begin + count) for row in told(number, at + timedelta(seconds=number), events=events)]
+    return [
+        row
+        for number in range(begin, begin + count)
+        for row in told(number, at + timedelta(seconds=number), events=events)
+    ]
 
 
 def rich(root: Path) -> list[PlainLog]:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from evidence_stores import local_store
 from streams.kafka import KafkaSettings, producer
-from streams.stages.sink import RejectedRecord, Sink
+from streams.stages.sink import Sink
+from streams.stages.sink_partition import RejectedRecord
 from streams.topics import DEADLETTER
 
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evidence.errors import ConfigError
+from waybill.cli.federated import Federated, Reach, SitesFile, Strict, asked
 from waybill.cli.interrupts import listen
 from waybill.cli.options import Home, err, out, resolve
 
@@ -28,19 +29,21 @@ def sql(
     form: Format = "table",
     timeout: Seconds = None,
     rows: Rows = 200,
+    federated: Federated = False,  # noqa: FBT002 - a flag
+    strict: Strict = False,  # noqa: FBT002 - a flag
+    sites: SitesFile = None,
     home: Home = None,
 ) -> None:
     """Ask the evidence by SQL; it is read-only, and Parquet files that another worker writes meanwhile are seen.
 
+    With `--federated`, the copies of other sites are asked too, and a site that is missing is named.
+
     Example: `waybill sql "select outcome, count(*) from requests group by all" --format csv`
     """
     settings = resolve(home=home, sql_seconds=timeout)
-    from queries.database import Evidence  # noqa: PLC0415 - `--help` needs none of it
-    from queries.render import render  # noqa: PLC0415 - the same
-
     listen()
-    with Evidence(settings.evidence) as evidence:
-        render(evidence.query(query, timeout_s=settings.sql_seconds), form, out, max_rows=rows)
+    with asked(settings, Reach(federated, strict, sites)) as opened:
+        opened.render(opened.evidence.query(query, timeout_s=settings.sql_seconds), form, rows)
 
 
 def ask(
@@ -51,6 +54,9 @@ def ask(
     form: Format = "table",
     timeout: Seconds = None,
     rows: Rows = 200,
+    federated: Federated = False,  # noqa: FBT002 - a flag
+    strict: Strict = False,  # noqa: FBT002 - a flag
+    sites: SitesFile = None,
     home: Home = None,
 ) -> None:
     """Ask the evidence a question that has a name; without one, list the questions.
@@ -59,8 +65,6 @@ def ask(
     """
     settings = resolve(home=home, sql_seconds=timeout)
     from queries import named  # noqa: PLC0415 - `--help` needs none of it
-    from queries.database import Evidence  # noqa: PLC0415 - the same
-    from queries.render import render  # noqa: PLC0415 - the same
 
     questions = named.load()
     if name is None:
@@ -73,8 +77,8 @@ def ask(
     if form == "table":
         err.print(f"[bold]{question.title}[/bold]: {question.about}")
     listen()
-    with Evidence(settings.evidence) as evidence:
-        render(evidence.query(question.sql, values, settings.sql_seconds), form, out, max_rows=rows)
+    with asked(settings, Reach(federated, strict, sites)) as opened:
+        opened.render(opened.evidence.query(question.sql, values, settings.sql_seconds), form, rows)
 
 
 def _pairs(given: list[str]) -> dict[str, str]:

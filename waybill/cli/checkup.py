@@ -8,13 +8,14 @@ import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 
 import aiohttp
 from aiokafka import TopicPartition
 
 from evidence.errors import ConfigError, PermanentError, RetryableError, UnavailableError, WaybillError
+from evidence.files.local import LocalFiles
+from evidence.files.seam import Files
 from inference.backend import Backend
 from inference.routes import load
 from inference.triton import TritonBackend
@@ -153,24 +154,29 @@ def _endpoint(name: str) -> Check:
 
 async def evidence(settings: Settings) -> str:
     """The store can be written to and asked."""
-    folder = settings.evidence
-    base = folder if folder.exists() else settings.home if settings.home.exists() else settings.home.absolute().parent
-    if not os.access(base, os.W_OK):
-        raise ConfigError(f"{base} cannot be written to: choose another --home, or change its permissions")
-    free = shutil.disk_usage(base).free
-    if free < _FREE_BYTES:
-        raise RetryableError(f"only {free / 1e6:.0f} MB are free at {base}: make room")
-    if not folder.exists():
-        return f"none yet; {folder} will hold it"
-    count, newest = await asyncio.to_thread(_extent, folder)
+    files = settings.evidence_files()
+    place = files.url("")
+    if isinstance(files, LocalFiles):
+        folder = files.root
+        base = (
+            folder if folder.exists() else settings.home if settings.home.exists() else settings.home.absolute().parent
+        )
+        if not os.access(base, os.W_OK):
+            raise ConfigError(f"{base} cannot be written to: choose another --home, or change its permissions")
+        free = shutil.disk_usage(base).free
+        if free < _FREE_BYTES:
+            raise RetryableError(f"only {free / 1e6:.0f} MB are free at {base}: make room")
+        if not folder.exists():
+            return f"none yet; {folder} will hold it"
+    count, newest = await asyncio.to_thread(_extent, files)
     if newest is None:
-        return f"no events yet in {folder}"
-    return f"{count:,} events in {folder}, the newest of {newest:%Y-%m-%d %H:%M:%S} UTC"
+        return f"no events yet in {place}"
+    return f"{count:,} events in {place}, the newest of {newest:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _extent(folder: Path) -> tuple[int, datetime | None]:
+def _extent(files: Files) -> tuple[int, datetime | None]:
     with (
-        Evidence(folder) as asked,
+        Evidence(files) as asked,
         asked.query("select count(*), max(occurred_at) from events", timeout_s=_QUERY_S) as rows,
     ):
         count, newest = next(rows)

@@ -118,7 +118,7 @@ def drift(
     records = _load(settings, decisions).whole()
     begin = moment(since, datetime.now(UTC)) if since is not None else None
     listen()
-    with Evidence(settings.evidence) as evidence:
+    with Evidence(settings.evidence_files()) as evidence:
         measured = measure(evidence, since=begin, timeout_s=settings.sql_seconds)
     lines = [line for record in records.values() for line in compare(record, measured.get(record.route))]
     others = {name: strangers(record, measured.get(name)) for name, record in records.items()}

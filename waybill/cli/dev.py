@@ -145,7 +145,7 @@ async def _stories(supervisor: Supervisor, traffic: Traffic, lines: tuple[Line, 
     from queries.database import Evidence  # noqa: PLC0415 - as above
     from waybill.cli.stories import complete  # noqa: PLC0415 - the same
 
-    evidence = Evidence(supervisor.settings.evidence)
+    evidence = Evidence(supervisor.settings.evidence_files())
     ids = [line.request_id for line in lines]
     unreadable = {place: key for place, key in traffic.positions.items() if key in traffic.progress.dead}
     end = time.monotonic() + _STORY_S + supervisor.settings.freshness_seconds
@@ -162,7 +162,7 @@ def _where(supervisor: Supervisor, request_id: str = "REQUEST_ID", *, stays: boo
     run, settings = supervisor.run, supervisor.settings
     if run is None:
         return
-    said = {"evidence": str(settings.evidence), "logs": str(settings.home / "logs")}
+    said = {"evidence": settings.evidence_files().url(""), "logs": str(settings.home / "logs")}
     if stays:
         said |= {"broker": run.kafka, "worker": f"http://127.0.0.1:{run.web_port}/health and /metrics"}
     said |= {"next": command(f"trace {request_id}", settings.home), "": command("ask", settings.home)}

@@ -27,6 +27,7 @@ from waybill.cli import (
     decisions,
     dev,
     doctor,
+    evidence,
     identity,
     policy,
     receipt,
@@ -37,6 +38,7 @@ from waybill.cli import (
     standin,
     topics,
     trace,
+    verify,
     worker,
 )
 
@@ -87,6 +89,8 @@ _register("Run", dev.dev, worker.worker)
 app.command("stand-in", rich_help_panel="Run")(standin.stand_in)
 _register("Send and follow", send.send, receipt.receipt, trace.trace, reveal.reveal)
 _register("Ask the evidence", ask.sql, ask.ask)
+_register("Prove it", verify.verify)
+app.add_typer(evidence.app, name="evidence", rich_help_panel="Prove it")
 _register("Look after it", doctor.doctor)
 _GOVERN: Final = "Govern it"
 _register(_GOVERN, decide.decide, replay.replay)

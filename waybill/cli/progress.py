@@ -9,7 +9,15 @@ from typing import Final, Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from waybill.cli import traffic
@@ -38,6 +46,19 @@ class Display(Protocol):
 
     def stories(self, complete: int) -> None:
         """So many stories are complete in evidence."""
+
+
+def counting(console: Console) -> Progress:
+    """Give a bar that counts, with its rate and what is left; nothing where there is no terminal."""
+    return Progress(
+        TextColumn("{task.description:<18}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
 
 
 @contextmanager

@@ -45,7 +45,7 @@ def replay(
     begin = moment(since, datetime.now(UTC)) if since is not None else None
     book = offline.book_of(settings, policy)
     listen()
-    with Evidence(settings.evidence) as evidence:
+    with Evidence(settings.evidence_files()) as evidence:
         found = offline.replay(decisions(evidence, since=begin, timeout_s=settings.sql_seconds), book)
     if as_json:
         out.file.write(orjson.dumps(_json(found, book.version), option=orjson.OPT_INDENT_2).decode() + "\n")

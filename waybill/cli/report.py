@@ -32,7 +32,7 @@ def report(lines: Sequence[Line], progress: Progress, settings: Settings) -> Non
     out.print()
     out.print("[bold]What left the building[/bold], by SQL over the evidence:")
     out.print(command(f'sql "{LEFT_THE_BUILDING}"', settings.home), markup=False, soft_wrap=True)
-    with Evidence(settings.evidence) as asked:
+    with Evidence(settings.evidence_files()) as asked:
         render(asked.query(LEFT_THE_BUILDING, timeout_s=_QUERY_S), "table", out)
     out.print()
 

@@ -2,50 +2,74 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Any, Final
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
+from waybill.cli.federated import Federated, Reach, SitesFile, Strict, asked
 from waybill.cli.interrupts import listen
 from waybill.cli.options import Home, out, resolve, tell
 
-_STORY: Final = """
-select intake_id, sequence, occurred_at, stage, event_type, route.name as route, route.placement as placement,
-       route.provider as provider, attempt, duration_ms, outcome, failure.code as failure,
-       classification.effective as class, policy.decision as decision, retained.action as retained, trace_id,
-       (list_contains(['request.ended', 'request.rejected'], event_type) or stage = 'operator') as last
+_COLUMNS: Final = """
+    intake_id, sequence, occurred_at, stage, event_type, route.name as route, route.placement as placement,
+    route.provider as provider, attempt, duration_ms, outcome, failure.code as failure,
+    classification.effective as class, policy.decision as decision, retained.action as retained, trace_id,
+    (list_contains(['request.ended', 'request.rejected'], event_type) or stage = 'operator') as last
+"""
+_STORY: Final = f"""
+select {_COLUMNS}
 from events
 where request_id = $id
 order by min(occurred_at) over (partition by intake_id), intake_id, sequence
-"""
+"""  # noqa: S608 - constants of this module
+_JOINED: Final = f"""
+with mine as (select distinct trace_id from events where request_id = $id or trace_id = $id),
+story as (
+    select *, max(occurred_at) over (partition by site, intake_id order by sequence) as at
+    from events where trace_id in (select trace_id from mine)
+)
+select site, at, request_id, {_COLUMNS}
+from story
+order by at, site, intake_id, sequence
+"""  # noqa: S608 - the same
+"""One story over sites: by time, but never against an arrival's own order, whatever a site's clock says."""
+
 _BAR: Final = 30
 
 
 def trace(
     request_id: Annotated[str, typer.Argument(metavar="REQUEST_ID", help="The request's id.")],
+    federated: Federated = False,  # noqa: FBT002 - a flag
+    strict: Strict = False,  # noqa: FBT002 - a flag
+    sites: SitesFile = None,
     home: Home = None,
 ) -> int:
     """Show the story of a request from evidence: when each step happened, where, and how it ended.
 
+    With `--federated`, everything of the same trace at all sites is one story, in order of time; the id may also be the
+    trace's.
+
     Example: `waybill trace 7d0c1f6e-8a35-4d7a-9a44-5f3f0b0f6d11`
     """
     settings = resolve(home=home)
-    from queries.database import Evidence  # noqa: PLC0415 - `--help` needs none of it
-
     listen()
     with (
-        Evidence(settings.evidence) as evidence,
-        evidence.query(_STORY, {"id": request_id}, settings.sql_seconds) as result,
+        asked(settings, Reach(federated, strict, sites)) as opened,
+        opened.evidence.query(_JOINED if federated else _STORY, {"id": request_id}, settings.sql_seconds) as result,
     ):
         rows = [dict(zip(result.columns, row, strict=True)) for row in result]
     if not rows:
         tell(
-            f"waybill: evidence at {settings.evidence} holds nothing of {request_id}: it was never sent, or only just "
-            f"(evidence is up to {settings.freshness_seconds:g} s old)"
+            f"waybill: evidence at {settings.evidence_files().url('')} holds nothing of {request_id}: it was never "
+            f"sent, or only just (evidence is up to {settings.freshness_seconds:g} s old)"
         )
         return 1
+    if federated:
+        out.print(joined(request_id, rows))
+        return 0
     for intake in dict.fromkeys(row["intake_id"] for row in rows):
         out.print(timeline(request_id, [row for row in rows if row["intake_id"] == intake]))
     return 0
@@ -68,6 +92,31 @@ def timeline(request_id: str, rows: list[dict[str, Any]]) -> Table:
         table.caption = f"steps {', '.join(map(str, sorted(missing)))} are not in evidence (yet)"
     elif not rows[-1]["last"]:
         table.caption = "it has not ended (or its end is not in evidence yet)"
+    return table
+
+
+def joined(request_id: str, rows: list[dict[str, Any]]) -> Table:
+    """Draw one story over several sites; rows are in order."""
+    first = rows[0]["at"]
+    spans = [(row["at"] - first).total_seconds() * 1000 for row in rows]
+    whole = max(spans[-1], 0.001)
+    traces = ", ".join(dict.fromkeys(row["trace_id"] for row in rows))
+    table = Table(title=f"{request_id}   trace {traces}", title_justify="left", pad_edge=False)
+    for column in ("ms", "", "site", "request", "stage", "event", "route", "what"):
+        table.add_column(column, justify="right" if column == "ms" else "left", overflow="fold")
+    for row, at in zip(rows, spans, strict=True):
+        place = round(at / whole * (_BAR - 1))
+        bar = Text("·" * place, "dim") + Text("●", "cyan") + Text("·" * (_BAR - 1 - place), "dim")
+        told = (row["site"], row["request_id"], row["stage"], row["event_type"], _route(row), _what(row))
+        table.add_row(f"{at:.1f}", bar, *(Text(text) for text in told))
+    steps: dict[tuple[str, str], set[int]] = {}
+    for row in rows:
+        steps.setdefault((row["site"], row["intake_id"]), set()).add(row["sequence"])
+    missing: Counter[str] = Counter()
+    for (site, _), seen in steps.items():
+        missing[site] += max(seen) + 1 - len(seen)
+    if held := [f"{count} of {site}" for site, count in missing.items() if count]:
+        table.caption = f"steps that did not leave their site, or are not in evidence yet: {', '.join(held)}"
     return table
 
 

@@ -1,0 +1,229 @@
+"""`waybill evidence`: what a store holds, its checkpoints and keys, and what keeps it in shape."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+from rich.table import Table
+
+from evidence.errors import ConfigError
+from waybill.cli.interrupts import listen
+from waybill.cli.options import Home, err, out, resolve, tell
+
+app = typer.Typer(help="The evidence store: files, checkpoints, keys.", no_args_is_help=True)
+
+Store = Annotated[
+    str | None,
+    typer.Option("--store", metavar="PLACE", help="Folder or s3://BUCKET/PREFIX (default: this site's own store)."),
+]
+
+
+@app.command()
+def files(
+    store: Store = None,
+    as_sql: Annotated[bool, typer.Option("--sql", help="Print them as DuckDB reads them.")] = False,  # noqa: FBT002 - a flag
+    as_json: Annotated[bool, typer.Option("--json", help="Print them as JSON lines.")] = False,  # noqa: FBT002 - a flag
+    home: Home = None,
+) -> None:
+    """List the live Parquet files: those that count. Any program that reads these reads the evidence.
+
+    Example: `waybill evidence files --sql`
+    """
+    settings = resolve(home=home)
+    from evidence.store.live import LiveReader  # noqa: PLC0415 - `--help` needs none of it
+    from waybill.cli.stores import store_files  # noqa: PLC0415 - the same
+
+    place = store_files(settings, store)
+    live = LiveReader(place).refresh()
+    if as_sql:
+        listed = ",\n  ".join("'" + place.url(added.path).replace("'", "''") + "'" for added in live)
+        out.print(
+            f"FROM read_parquet([\n  {listed}\n], union_by_name = true, hive_partitioning = false)",
+            markup=False,
+            soft_wrap=True,
+        )
+        return
+    for added in live:
+        said = {"path": place.url(added.path), "rows": added.rows, "bytes": added.size, "sha256": added.sha256}
+        text = (
+            orjson.dumps(said).decode() if as_json else f"{added.rows:>10,} {added.size:>13,}  {place.url(added.path)}"
+        )
+        out.print(text, markup=False, soft_wrap=True)
+
+
+@app.command()
+def checkpoint(
+    log: Annotated[
+        str | None, typer.Argument(metavar="[LOG]", help="Which log; needed where there are several.")
+    ] = None,
+    number: Annotated[int | None, typer.Option(metavar="N", min=0, help="Which commit (default: the newest).")] = None,
+    store: Store = None,
+    home: Home = None,
+) -> None:
+    """Print a log's signed checkpoint, to be kept elsewhere: `verify --since` finds what was cut off after it.
+
+    Example: `waybill evidence checkpoint > kept.note`
+    """
+    settings = resolve(home=home)
+    from evidence.store.history import newest, read_commit  # noqa: PLC0415 - `--help` needs none of it
+    from waybill.cli.stores import logs, store_files  # noqa: PLC0415 - the same
+
+    place = store_files(settings, store)
+    there = logs(place)
+    if log is None and len(there) != 1:
+        raise ConfigError(f"which log? there are: {', '.join(there) or 'none'}")
+    chosen = log or there[0]
+    if chosen not in there:
+        raise ConfigError(f"there is no log {chosen!r}; there are: {', '.join(there) or 'none'}")
+    latest = newest(place, chosen)
+    if latest is None or (number is not None and number > latest):
+        raise ConfigError(f"{chosen} has no commit {number if number is not None else 0}; its newest is {latest}")
+    note = read_commit(place, chosen, latest if number is None else number).note
+    out.file.write(note.decode())
+
+
+@app.command()
+def logs(store: Store = None, home: Home = None) -> None:
+    """List the logs: how many rows, up to which offset, since when, and what is lost or expired.
+
+    Example: `waybill evidence logs`
+    """
+    settings = resolve(home=home)
+    from evidence.log.ranges import count  # noqa: PLC0415 - `--help` needs none of it
+    from evidence.store.history import commits_after  # noqa: PLC0415 - the same
+    from evidence.store.live import read_live  # noqa: PLC0415 - the same
+    from waybill.cli import stores  # noqa: PLC0415 - the same
+
+    place = stores.store_files(settings, store)
+    table = Table("log", "rows", "files", "next offset", "commits", "newest commit", "rejected", "lost", "expired")
+    for log in stores.logs(place):
+        commits = list(commits_after(place, log, -1))
+        if not commits:
+            continue
+        rejected = sum(count(commit.rejected) for commit in commits)
+        lost = sum(count(lost.offsets) for commit in commits for lost in commit.lost)
+        expired = sum(count(gone.leaves) for commit in commits for gone in commit.expire)
+        last = commits[-1]
+        table.add_row(
+            log, f"{last.size:,}", str(len(read_live(place, log).files)), str(last.next), f"{len(commits):,}",
+            f"{last.time:%Y-%m-%d %H:%M:%S}Z", str(rejected), str(lost), str(expired),
+        )  # fmt: skip
+    out.print(table)
+
+
+@app.command()
+def compact(store: Store = None, home: Home = None) -> None:
+    """Compact now what the workers compact beside their work: for a store whose workers have ended.
+
+    Example: `waybill evidence compact`
+    """
+    settings = resolve(home=home)
+    from evidence.store.layout import LogPartition  # noqa: PLC0415 - `--help` needs none of it
+    from evidence.store.live import read_live  # noqa: PLC0415 - the same
+    from evidence.store.site import EvidenceStore  # noqa: PLC0415 - the same
+    from evidence.store.upkeep import Upkeep  # noqa: PLC0415 - the same
+    from waybill.cli import stores  # noqa: PLC0415 - the same
+    from waybill.parts import key_ring  # noqa: PLC0415 - the same
+
+    listen()
+    place = stores.store_files(settings, store)
+    opened = EvidenceStore(place, settings.site, key_ring(settings), lock_wait_s=1)
+    upkeep = Upkeep(place, grace_s=settings.grace_seconds, max_rows=settings.compact_rows)
+    for name in stores.logs(place):
+        log = LogPartition.named(name)
+        before = len(read_live(place, name).files)
+        begun = time.monotonic()
+        with opened.open(log.log_id, log.topic, log.partition) as writer:
+            upkeep(writer)
+            tell(f"waybill: {name}: {before} files are {len(writer.live.files)} now, {time.monotonic() - begun:.1f} s")
+
+
+@app.command()
+def copy(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the copy goes; a later run goes on.")],
+    store: Store = None,
+    home: Home = None,
+) -> None:
+    """Copy a store, byte for byte, to be checked elsewhere with nothing but a public key.
+
+    Example: `waybill evidence copy /mnt/audit`
+    """
+    settings = resolve(home=home)
+    from waybill.cli.progress import counting  # noqa: PLC0415 - `--help` needs none of it
+    from waybill.cli.stores import copied, store_files  # noqa: PLC0415 - the same
+
+    listen()
+    with counting(err) as progress:
+        task = progress.add_task("copying", total=None)
+        copied(
+            store_files(settings, store), folder, lambda done, total: progress.update(task, completed=done, total=total)
+        )
+    tell(f"waybill: copied to {folder}; check it with `python -m evidence.verify {folder} --key VKEY`")
+
+
+@app.command()
+def keys(home: Home = None) -> None:
+    """Print this site's verifier keys, the newest last: what an auditor needs, and no secret.
+
+    Example: `waybill evidence keys | tail -1 > home.vkey`
+    """
+    settings = resolve(home=home)
+    from waybill.cli.stores import own_keys  # noqa: PLC0415 - `--help` needs none of it
+
+    for vkey in own_keys(settings):
+        out.print(vkey, markup=False, soft_wrap=True)
+
+
+@app.command("rotate-key")
+def rotate_key(home: Home = None) -> None:
+    """Make a new signing key. Each log names it in its next commit, signed by both keys; then the new one signs.
+
+    Example: `waybill evidence rotate-key`
+    """
+    settings = resolve(home=home)
+    from evidence.log.keys import KeyRing  # noqa: PLC0415 - `--help` needs none of it
+
+    ring = KeyRing(settings.evidence_keys_folder, settings.site)
+    tell(f"waybill: the logs go on with {ring.rotate().vkey}; the old key is needed until each log has named it")
+
+
+@app.command()
+def cosign(
+    witness: Annotated[Path, typer.Argument(metavar="FOLDER", help="The witness's own folder: its key, its memory.")],
+    name: Annotated[str, typer.Option(metavar="NAME", help="The witness's name.")],
+    key: Annotated[list[str], typer.Option(metavar="VKEY|@FILE", help="Verifier keys of the logs.")],
+    store: Store = None,
+    home: Home = None,
+) -> None:
+    """As a second party, sign the newest checkpoint of each log, if it goes on from the one that was signed before.
+
+    The witness's key is made on the first run. A fork, or a log that has shrunk, is refused and named: exit code 1.
+
+    Example: `waybill evidence cosign ~/witness --name auditor.example --key @home.vkey --store /mnt/evidence`
+    """
+    settings = resolve(home=home)
+    from evidence.log.notes import Verifier  # noqa: PLC0415 - `--help` needs none of it
+    from evidence.log.witness import Witness  # noqa: PLC0415 - the same
+    from evidence.store.history import newest, read_commit  # noqa: PLC0415 - the same
+    from evidence.store.layout import LOGS  # noqa: PLC0415 - the same
+    from evidence.store.state import tile_reader  # noqa: PLC0415 - the same
+    from waybill.cli import stores  # noqa: PLC0415 - the same
+
+    place = stores.store_files(settings, store)
+    known = [Verifier.from_vkey(stores.read_key(text)) for text in key]
+    made = Witness(witness, name) if (witness / "key.pem").exists() else Witness.create(witness, name)
+    now = int(datetime.now(UTC).timestamp())
+    for log in stores.logs(place):
+        number = newest(place, log)
+        if number is None:
+            continue
+        noted = read_commit(place, log, number)
+        signed = made.cosign(noted.note, known, tile_reader(place, log), at=now)
+        place.replace(f"{LOGS}/{log}/witness/{name}/{number:012d}", signed)
+        tell(f"waybill: {log}: cosigned commit {number}, {noted.commit.size:,} rows")
+    out.print(made.vkey, markup=False, soft_wrap=True)

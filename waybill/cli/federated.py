@@ -1,0 +1,147 @@
+"""What commands share that ask several sites: the options, who could be asked, and how the answer says so."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from evidence.errors import ConfigError, UnavailableError
+from waybill.cli.options import out, tell
+from waybill.settings import Settings
+
+if TYPE_CHECKING:
+    from policy.labels import Labels
+    from policy.sites import Sites
+    from queries.database import Evidence, Result
+    from queries.federated import SiteState
+    from queries.render import Format
+
+DEFAULT: Final = Path("config/sites.yaml")
+"""Where the sites are described unless told otherwise."""
+
+Federated = Annotated[bool, typer.Option("--federated", help="Ask the copies of the other sites too.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="With --federated: fail where a site is missing or its copy is too old.")
+]
+SitesFile = Annotated[
+    Path | None, typer.Option("--sites", metavar="FILE", help=f"The sites (default: {DEFAULT.as_posix()}).")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Whom a question goes to."""
+
+    federated: bool
+    """Whether the other sites are asked too."""
+    strict: bool
+    """Whether a site that is missing or too old is an error."""
+    file: Path | None
+    """The sites."""
+
+    def check(self) -> None:
+        """See that the flags belong together.
+
+        Raises:
+            ConfigError: they do not.
+        """
+        if not self.federated and (self.strict or self.file is not None):
+            raise ConfigError("--strict and --sites say how other sites are asked: add --federated")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Evidence that is open, and what became of each site."""
+
+    evidence: Evidence
+    """To be asked."""
+    states: tuple[SiteState, ...] = ()
+    """The sites; none where only this one's own evidence is asked."""
+
+    def render(self, result: Result, form: Format, rows: int) -> None:
+        """Write an answer that says of which sites it is.
+
+        JSON is an object with the members `sites` and `rows`; CSV begins with a comment for each site that is missing
+        or too old, so that an answer with a hole does not pass for a whole one.
+        """
+        from queries.render import render  # noqa: PLC0415 - `--help` needs none of it
+
+        if not self.states:
+            render(result, form, out, max_rows=rows)
+            return
+        if form == "csv":
+            for state in self.states:
+                if state.condition != "ok":
+                    out.file.write(f"# site {state.name} {state.condition}: {one_line(state.why)}\n")
+        if form == "json":
+            out.file.write(f'{{"sites": {json.dumps([described(state) for state in self.states])},\n "rows": ')
+        render(result, form, out, max_rows=rows)
+        if form == "json":
+            out.file.write("}\n")
+
+
+@contextmanager
+def asked(settings: Settings, reach: Reach) -> Iterator[Asked]:
+    """Open the evidence that a question goes to, and tell of sites that are missing or too old.
+
+    Raises:
+        ConfigError: the flags do not belong together, or the sites are wrong.
+        UnavailableError: a site is missing or too old, and that is to be an error.
+        OtherSite: a site's file holds rows of another site.
+    """
+    reach.check()
+    from evidence.files.places import open_files  # noqa: PLC0415 - `--help` needs none of it
+    from queries.database import Evidence  # noqa: PLC0415 - the same
+    from queries.federated import FederatedEvidence, Remote  # noqa: PLC0415 - the same
+
+    if not reach.federated:
+        with Evidence(settings.evidence_files()) as evidence:
+            yield Asked(evidence)
+        return
+    sites = read_sites(reach.file, None)
+    sites.site(settings.site)
+    remotes = [
+        Remote(site.name, site.key or "", partial(open_files, where), site.max_age_s)
+        for site, where in sites.copies_for(settings.site)
+    ]
+    cache = settings.home / "federated"
+    with FederatedEvidence(settings.evidence_files(), settings.site, remotes, cache=cache) as federated:
+        missing = [state for state in federated.states if state.condition != "ok"]
+        for state in missing:
+            left_out = "" if state.used else " (not in the answer)"
+            tell(f"waybill: site {state.name} is {state.condition}{left_out}: {one_line(state.why)}")
+        if missing and reach.strict:
+            raise UnavailableError(f"no answer without {', '.join(state.name for state in missing)} (--strict)")
+        yield Asked(federated, federated.states)
+
+
+def read_sites(file: Path | None, labels: Labels | None) -> Sites:
+    """Read the file of the sites.
+
+    Raises:
+        ConfigError: it is wrong.
+    """
+    from evidence.federation.columns import FIELDS, REQUIRED  # noqa: PLC0415 - `--help` needs none of it
+    from policy.sites import Columns, load  # noqa: PLC0415 - the same
+
+    return load(file or DEFAULT, Columns(FIELDS, REQUIRED), labels)
+
+
+def described(state: SiteState) -> dict[str, Any]:
+    """Give what became of a site in JSON's own types."""
+    newest = None if state.newest is None else state.newest.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    told = {"site": state.name, "condition": state.condition, "why": one_line(state.why) or None, "newest": newest}
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def one_line(text: str) -> str:
+    """Give a text in one line; a file's name may hold anything."""
+    return " ".join(text.split())

@@ -1,0 +1,94 @@
+"""Evidence stores and keys, as commands name them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from evidence.errors import ConfigError
+from evidence.files.local import LocalFiles
+from evidence.files.places import open_files
+from evidence.files.seam import Entry, Files, NotThere
+from evidence.log.keys import KeyRing
+from evidence.store.layout import LOGS
+from waybill.settings import Settings
+
+
+def store_files(settings: Settings, named: str | None = None) -> Files:
+    """Give a store's files: those of a named place, or this site's own.
+
+    Raises:
+        ConfigError: there is no such folder, or the place cannot be used.
+    """
+    files = settings.evidence_files() if named is None else open_files(named, settings.evidence_s3.access())
+    if isinstance(files, LocalFiles) and not files.root.is_dir():
+        raise ConfigError(f"there is no evidence at {files.root}; name a store, or the --home of a run")
+    return files
+
+
+def is_local(files: Files) -> bool:
+    """Tell whether a store lies in a folder of this machine."""
+    return isinstance(files, LocalFiles)
+
+
+def logs(files: Files) -> tuple[str, ...]:
+    """Give the names of a store's logs."""
+    return files.folders(f"{LOGS}/")
+
+
+def read_key(text: str) -> str:
+    """Give a verifier key; `@FILE` names a file that holds one.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    if not text.startswith("@"):
+        return text
+    try:
+        return Path(text[1:]).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the key {text[1:]}: {error}") from error
+
+
+def own_keys(settings: Settings) -> list[str]:
+    """Give the verifier keys of this site.
+
+    Raises:
+        ConfigError: there are none here.
+    """
+    folder = settings.evidence_keys_folder
+    if not folder.is_dir() or not any(folder.glob("*.pem")):
+        raise ConfigError(f"{folder} holds no keys of a site; give the log's verifier key with --key")
+    return list(KeyRing(folder, settings.site).vkeys)
+
+
+def copied(files: Files, folder: Path, progress: Callable[[int, int], None]) -> Path:
+    """Copy a store to a folder, bytes for bytes; files that are there with the same size stay as they are.
+
+    Args:
+        files: the store.
+        folder: where the copy goes.
+        progress: is told how many bytes of how many are there.
+
+    Raises:
+        UnavailableError: the store cannot be read, or the folder not written.
+    """
+    target = LocalFiles(folder)
+    entries = [entry for part in ("events/", f"{LOGS}/") for entry in _all(files, part)]
+    there = {entry.path: entry.size for part in ("events/", f"{LOGS}/") for entry in target.list(part)}
+    done, total = 0, sum(entry.size for entry in entries)
+    for entry in entries:
+        if there.get(entry.path) != entry.size or "/live/" in entry.path:
+            try:
+                target.replace(entry.path, files.read(entry.path))
+            except NotThere:
+                continue  # a partial tile or a small file that a larger one has replaced since
+        done += entry.size
+        progress(done, total)
+    return folder
+
+
+def _all(files: Files, folder: str) -> Iterator[Entry]:
+    # Commits last: what they name was there before them.
+    entries = list(files.list(folder))
+    yield from sorted(entries, key=lambda entry: ("/commits/" in entry.path, entry.path))
