@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.rig import PARTITIONS, broker
+from evidence.log.keys import KeyRing
 from evidence.records import Classification, EventType, EvidenceEvent, PolicyRef, RouteRef, Stage
-from evidence_stores import local_store
+from evidence.store.site import EvidenceStore
 from streams import kafka as clients
 from streams.stages.sink import Sink, Unobserved
 from streams.stages.sink_partition import RejectedRecord
@@ -62,7 +63,7 @@ async def _drain(settings: clients.KafkaSettings) -> tuple[float, float]:
 
     with tempfile.TemporaryDirectory(prefix="waybill-bench-sink-") as folder:
         counter = _Counter()
-        store = local_store(Path(folder), "bench")
+        store = EvidenceStore(Path(folder) / "evidence", "bench", KeyRing.create(Path(folder) / "keys", "bench"))
         sink = Sink(kafka=settings, store=store, log_id="bench", dead_letter=none_expected, observe=counter)
         wall, cpu = time.perf_counter(), time.process_time()
         running = asyncio.create_task(sink.run())

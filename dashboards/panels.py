@@ -307,8 +307,11 @@ _EVIDENCE: Final = Row(
             "How old the oldest event of the last flush was when it could be queried; it should stay near "
             "WAYBILL_FRESHNESS_SECONDS.",
             "s",
-            (Query(f"max by (instance) ({_of('waybill_evidence_freshness_seconds')})", "{{instance}}"),),
-            span=6,
+            (
+                Query(f"max by (instance) ({_of('waybill_evidence_freshness_seconds')})", "{{instance}}"),
+                Query(f"max by (instance) ({_of('waybill_evidence_waiting_seconds')})", "{{instance}} waiting"),
+            ),
+            span=8,
             steps=((10, "orange"), (30, "red")),
         ),
         Panel(
@@ -319,21 +322,32 @@ _EVIDENCE: Final = Row(
                 Query(_rate("", "waybill_evidence_rows_total"), "visible"),
                 Query(_rate("", "waybill_evidence_rejected_total"), "refused"),
             ),
-            span=6,
+            span=8,
         ),
         Panel(
             "Evidence bytes",
             "Bytes of Parquet made visible per second.",
             "Bps",
             (Query(_rate("", "waybill_evidence_bytes_total"), "written"),),
-            span=6,
+            span=8,
         ),
         Panel(
             "Time to write a Parquet file",
             "Seconds from the first byte until the file is durable and visible.",
             "s",
             _quantiles("waybill_evidence_flush_seconds"),
-            span=6,
+            span=12,
+        ),
+        Panel(
+            "Evidence lost, upkeep failed",
+            "Offsets that were gone from the topic before they were read, and failures of compaction and retention; both "
+            "should be none.",
+            "none",
+            (
+                Query(_rise("site", "waybill_evidence_lost_offsets_total"), "{{site}} offsets lost"),
+                Query(_rise("site", "waybill_evidence_upkeep_failures_total"), "{{site}} upkeep failures"),
+            ),
+            span=12,
         ),
     ),
 )

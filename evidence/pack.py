@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 from evidence.errors import StoreError
 from evidence.files.seam import Files, NotThere
 from evidence.log.commits import Added, Commit
+from evidence.log.merkle import leaf_hash
 from evidence.log.notes import Signer
-from evidence.log.proofs import consistency, inclusion
+from evidence.log.proofs import Proof, ProofError, check_inclusion, consistency, inclusion
 from evidence.log.ranges import Ranges, of, to_text
 from evidence.rows import canonical_rows
 from evidence.store.history import Noted, packs, read_commit, read_note, unpack
@@ -263,6 +264,9 @@ class _Log:
         commits = dict.fromkeys(key_changes(files, name, 0, commit.number))
         if gaps := list(_gaps(found)):
             commits |= dict.fromkeys(_reasons(files, name, commit.number, gaps))
+        proofs = {one.number: inclusion(one.number, commit.size, read) for one in found}
+        for one in found:
+            _check(one, commit, proofs[one.number])
         numbered = sorted((read_note(note).commit.number, note) for note in commits)
         return cls(
             files,
@@ -271,7 +275,7 @@ class _Log:
             tuple(found),
             tuple(note for _, note in numbered),
             tuple(_witnessed(files, name, commit)),
-            {one.number: [_base64(part) for part in inclusion(one.number, commit.size, read)] for one in found},
+            {number: [_base64(part) for part in proof] for number, proof in proofs.items()},
         )
 
     def told(self) -> dict[str, Any]:
@@ -290,6 +294,16 @@ class _Log:
             "row": found.row.decode(),
             "proof": self.proofs[found.number],
         }
+
+
+def _check(found: Found, commit: Commit, proof: Proof) -> None:
+    try:
+        check_inclusion(leaf_hash(found.row), found.number, commit.size, commit.root, proof)
+    except ProofError as error:
+        raise StoreError(
+            f"{commit.origin}: row {found.number} is not what the log hashed, or a tile was changed ({error}); "
+            "`waybill verify` tells more"
+        ) from None
 
 
 def _offsets(added: Added, log: LogPartition, places: frozenset[Place]) -> list[int]:

@@ -5,8 +5,8 @@ left out (`docs/evidence-format.md` has all of it). The bytes are made from the 
 Parquet file can make them again, whatever its chunks, its dictionaries and the order of its columns are.
 
 Many rows are written at once. Their parts, which are literals and columns of text, are laid out once for all of them
-and joined in one pass. A member that only some rows have is a column that holds its name and its comma too, and nothing in the
-rows that lack it.
+and joined in one pass. A member that only some rows have is a column that holds its name and its comma too, and is
+empty where the member is missing.
 """
 
 from __future__ import annotations

@@ -74,6 +74,7 @@ class StageService(Service):
         self._run_stage = run
         self._restarts = metrics.restarts.labels(name)
         self._running: asyncio.Task[None] | None = None
+        self._ending = False
         self.condition = "starting"
         super().__init__()
 
@@ -89,6 +90,7 @@ class StageService(Service):
 
     async def on_stop(self) -> None:
         """End in order: what is in flight is drained, what is buffered is written."""
+        self._ending = True
         if self._running is not None:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
@@ -104,6 +106,10 @@ class StageService(Service):
             try:
                 await self._run_stage(self._ready)
             except (KafkaError, RetryableError, OSError) as error:
+                if self._ending:
+                    # It took the place of the cancellation, of which there is only one: to start again is to stay.
+                    log.warning("stage %s: %s as it ended", self._name, error or type(error).__name__)
+                    return
                 if asyncio.get_running_loop().time() - began > _LONGEST_WAIT_S:
                     wait = _FIRST_WAIT_S
                 self.condition = f"waiting: {error}"
@@ -123,10 +129,26 @@ class StageService(Service):
         asyncio.ensure_future(self.crash(error))  # noqa: RUF006 - the service's own machinery ends the process
 
 
+class Host(faust.App):
+    """Faust's application, which stops the stages before anything of its own."""
+
+    stages: tuple[StageService, ...] = ()
+    """In the order in which they stop: admission first, and the sink when all is told."""
+
+    async def on_stop(self) -> None:
+        """End the stages, however long Faust takes for its own parts, and also where these are still starting."""
+        for service in self.stages:
+            await service.stop()
+        await super().on_stop()
+
+    def _on_rebalance_when_stopped(self) -> None:
+        """Do nothing: Faust closes its consumer here from another thread than the consumer's, which breaks its end."""
+
+
 def build(settings: HostSettings, stages: Mapping[str, RunStage], metrics: Metrics) -> faust.App:
     """Make the application; `faust.Worker(app)` runs it."""
     kafka = settings.kafka
-    app = faust.App(
+    app = Host(
         kafka.prefix + APP,
         broker=[f"kafka://{server}" for server in kafka.bootstrap.split(",")],
         broker_credentials=_credentials(kafka),
@@ -147,7 +169,7 @@ def build(settings: HostSettings, stages: Mapping[str, RunStage], metrics: Metri
         broker_heartbeat_interval=kafka.session_timeout_ms / 10_000,
     )
     services = [StageService(name, run, metrics) for name, run in stages.items()]
-    # Services stop in the reverse of the order in which they start: admission first, and the sink when all is told.
+    app.stages = tuple(services)
     for service in reversed(services):
         app.add_dependency(service)
     table = _count_dead_letters(app, settings)

@@ -13,11 +13,12 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
-from streams.connections import mend
+from streams import connections, membership
 from streams.errors import BrokerUnavailable, TopicMismatch
 from streams.topics import ALL, Topic
 
-mend()
+connections.mend()
+membership.mend()
 
 MAX_RECORD_BYTES: Final = 1_048_588
 """Kafka's own default for the largest record batch; topics and producers agree on it."""

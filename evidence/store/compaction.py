@@ -124,14 +124,26 @@ def in_schema(table: pa.Table) -> pa.Table:
     """
     if table.schema.equals(EVENTS_SCHEMA):
         return table.replace_schema_metadata(None)
-    if unknown := set(table.column_names) - set(EVENTS_SCHEMA.names):
-        raise StoreError(f"there is a column {min(unknown)!r} that this version does not know; use a newer one")
+    if unknown := _unknown(table.schema, EVENTS_SCHEMA):
+        raise StoreError(f"there is a column {unknown[0]!r} that this version does not know; use a newer one")
     known = set(table.column_names)
     columns = [
         table.column(field.name).cast(field.type) if field.name in known else pa.nulls(len(table), field.type)
         for field in EVENTS_SCHEMA
     ]
     return pa.Table.from_arrays(columns, schema=EVENTS_SCHEMA)
+
+
+def _unknown(fields: pa.Schema | pa.StructType, known: pa.Schema | pa.StructType, path: str = "") -> list[str]:
+    """Give the columns, and members of structs, that a schema does not know: a cast would drop the latter unseen."""
+    found: list[str] = []
+    for field in fields:
+        index = known.get_field_index(field.name)
+        if index < 0:
+            found.append(path + field.name)
+        elif pa.types.is_struct(field.type):
+            found += _unknown(field.type, known.field(index).type, f"{path}{field.name}.")
+    return found
 
 
 def delete_removed(writer: PartitionWriter, files: Files, *, now: float, grace_s: float) -> int:

@@ -12,6 +12,8 @@ from typing import Final
 from evidence.verify.check import OPEN_AFTER, Progress, UsageError, verify
 
 _EVERY_S: Final = 0.2
+_MOST: Final = 100_000
+_LONGEST_S: Final = 1e10
 _DESCRIPTION: Final = """\
 Checks an evidence store against its signed commits, with nothing but the store's files and a public key.
 Every row is hashed anew, every root, tile, file, signature and story is compared.
@@ -91,14 +93,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _count(text: str) -> int:
     number = int(text)
-    if not 1 <= number <= 100_000:
+    if not 1 <= number <= _MOST:
         raise argparse.ArgumentTypeError("a number from 1 to 100,000 is needed")
     return number
 
 
 def _seconds(text: str) -> float:
     number = float(text)
-    if not 0 <= number <= 1e10:
+    if not 0 <= number <= _LONGEST_S:
         raise argparse.ArgumentTypeError("seconds, from 0 on, are needed")
     return number
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 _YEAR_1: Final = -62_135_596_800_000_000
 _YEAR_10000: Final = 253_402_300_800_000_000
 _DAY_US: Final = 86_400_000_000
-_ARROW_IS_ECMASCRIPT_BELOW: Final = 1e15  # above, Arrow writes an exponent where ECMAScript does so from 1e21 on
+_ARROW_IS_ECMASCRIPT_BELOW: Final = 1e10  # from there on Arrow writes an exponent, ECMAScript from 1e21 on
 _ECMASCRIPT_EXPONENT_FROM: Final = 21
 _ECMASCRIPT_ZEROS_FROM: Final = -6
 _SHORT_ESCAPES: Final = {"\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
@@ -98,6 +98,7 @@ def escaped(column: Any, where: str) -> Any:
     begin, end = offsets[column.offset], offsets[column.offset + len(column)]
     if end <= begin:
         return column
+    # The bytes of all strings, looked at as a whole: most columns hold nothing to escape, and that is soon known.
     span = data.slice(begin, end - begin)
     codes = pa.Array.from_buffers(pa.uint8(), end - begin, [None, span])
     low, high = (edge.as_py() for edge in pc.min_max(codes).values())
@@ -106,16 +107,18 @@ def escaped(column: Any, where: str) -> Any:
             column.validate(full=True)
         except pa.ArrowInvalid as error:
             raise RowError(where, "text that is not UTF-8") from error
-    whole = span.to_pybytes()
+    return _escape(column, span.to_pybytes(), control=low < _SPACE)
+
+
+def _escape(column: Any, whole: bytes, *, control: bool) -> Any:
     if b"\\" in whole:
         column = pc.replace_substring(column, "\\", "\\\\")
     if b'"' in whole:
         column = pc.replace_substring(column, '"', '\\"')
-    if low < _SPACE:
-        for code in range(_SPACE):
-            if code in whole:
-                letter = chr(code)
-                column = pc.replace_substring(column, letter, _SHORT_ESCAPES.get(letter, f"\\u{code:04x}"))
+    for code in range(_SPACE if control else 0):
+        if code in whole:
+            letter = chr(code)
+            column = pc.replace_substring(column, letter, _SHORT_ESCAPES.get(letter, f"\\u{code:04x}"))
     return column
 
 

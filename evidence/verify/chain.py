@@ -255,8 +255,9 @@ class Chain:
         """Take the removed files out of the list; gives the leaves that they held."""
         taken: list[tuple[int, int]] = []
         for path in commit.removed:
-            file = self.live.pop(path, None)
+            file = self.live.get(path)
             if file is not None:
+                del self.live[path]
                 taken.extend(file.leaves)
                 if path in self.existing:
                     self.removed[path] = file.sha256
@@ -272,15 +273,10 @@ class Chain:
         if not disjoint(given):
             self.say("leaves", commit.number, "gives a leaf to two files, or to a file and to what expired")
         elif merged(given) != merged(taken):
-            want, have = merged(taken), merged(given)
-            lost = next((span for span in want if span not in have), None) or next(
-                (span for span in have if span not in want), (0, 0)
-            )
-            self.say(
-                "leaves",
-                commit.number,
-                f"the files that it adds, and what expires, are not the rows of those that it removes (near leaf {lost[0]})",
-            )
+            want, have = set(merged(taken)), set(merged(given))
+            near = min(want ^ have)[0]
+            what = f"what it adds and what expires are not the rows of the files that it removes (near leaf {near})"
+            self.say("leaves", commit.number, what)
 
     def _keep(self, commit: Commit) -> None:
         if not self.sizes or commit.size != self.sizes[-1] or commit.next != self.nexts[-1]:

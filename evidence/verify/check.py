@@ -24,6 +24,8 @@ OPEN_AFTER: Final = timedelta(minutes=15)
 _EVENT: Final = re.compile(
     r"events/site=[^/]+/date=\d{4}-\d\d-\d\d/(?P<log>.+)-\d{20}-\d{20}-[0-9a-f]{16}\.parquet", re.ASCII
 )
+_NAMED: Final = 10
+_MOST_PARTITIONS: Final = 100_000
 _FOLDERS: Final = frozenset({"events", "logs", "locks", "tmp"})
 
 
@@ -87,100 +89,131 @@ def verify(
         raise UsageError(f"{store} is no folder; name the evidence store's folder")
     if not keys:
         raise UsageError("a public key is needed; give the log's verifier key")
-    own = [_key(text, ED25519, "log") for text in keys]
-    others = [_key(text, COSIGNATURE, "witness") for text in witnesses]
-    kept = _since(since, since_name) if since is not None else None
+    asked = _Asked(
+        place,
+        [_key(text, ED25519, "log") for text in keys],
+        [_key(text, COSIGNATURE, "witness") for text in witnesses],
+        _since(since, since_name) if since is not None else None,
+        max_age,
+        partitions,
+        open_after,
+        progress or (lambda _: None),
+        now,
+        pause_s,
+    )
     report = Report(str(place), accept_loss=accept_loss)
     crew = Crew(jobs)
     try:
-        _check(place, report, own, others, kept, crew, max_age, partitions, open_after, progress, now, pause_s)
+        _Run(asked, report, crew).run()
     finally:
         crew.close()
     report.seconds = time.monotonic() - begun
     return report
 
 
-def _check(
-    place: LocalStore,
-    report: Report,
-    keys: Sequence[VerifierKey],
-    witnesses: Sequence[VerifierKey],
-    since: Since | None,
-    crew: Crew,
-    max_age: timedelta | None,
-    partitions: int | None,
-    open_after: timedelta,
-    progress: Callable[[Progress], None] | None,
-    now: Callable[[], datetime],
-    pause_s: float,
-) -> None:
-    found = report.findings.append
-    existing, folders = _list(place, report)
-    state = {"rows": 0, "total": 0}
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is to be checked, and against what."""
 
-    def tell(phase: str, rows: int = 0) -> None:
-        state["rows"] += rows
-        if progress is not None:
-            progress(Progress(phase, state["rows"], max(state["total"], state["rows"])))
+    place: LocalStore
+    keys: Sequence[VerifierKey]
+    witnesses: Sequence[VerifierKey]
+    since: Since | None
+    max_age: timedelta | None
+    partitions: int | None
+    open_after: timedelta
+    progress: Callable[[Progress], None]
+    now: Callable[[], datetime]
+    pause_s: float
 
-    def begin(folder: str, trusted: Sequence[VerifierKey]) -> LogCheck:
+
+class _Run:
+    """One check of a store."""
+
+    def __init__(self, asked: _Asked, report: Report, crew: Crew) -> None:
+        self.asked, self.report, self.crew = asked, report, crew
+        self.existing, self.folders = _list(asked.place, report)
+        self.logs: list[LogCheck] = []
+        self.rows = self.total = 0
+
+    def run(self) -> None:
+        """Check each log, and then what only shows across them."""
+        self.logs = [self._log(folder, self.asked.keys) for folder in sorted(self.folders)]
+        for log in self.logs:
+            self._tell("commits")
+            log.read()
+        self._learn()
+        self.total = sum(file.rows for log in self.logs for file in log.chain.live.values())
+        for log in self.logs:
+            log.check()
+            self._judge(log)
+            self.report.findings.extend(sorted(log.findings.values(), key=lambda finding: finding.order))
+            self.report.losses.extend(log.losses)
+            self.report.notes.extend(log.notes)
+            self.report.logs.append(log.summary())
+            self.report.rows += log.rows
+        self._across()
+        self._tell("end")
+
+    def _tell(self, phase: str, rows: int = 0) -> None:
+        self.rows += rows
+        self.asked.progress(Progress(phase, self.rows, max(self.total, self.rows)))
+
+    def _log(self, folder: str, keys: Sequence[VerifierKey]) -> LogCheck:
+        asked = self.asked
         return LogCheck(
-            place,
+            asked.place,
             folder,
-            keys=trusted,
-            witnesses=witnesses,
-            since=since,
-            existing=existing,
-            crew=crew,
-            progress=lambda rows: tell("rows", rows),
-            open_after=open_after,
-            pause=lambda: time.sleep(pause_s),
+            keys=keys,
+            witnesses=asked.witnesses,
+            since=asked.since,
+            existing=self.existing,
+            crew=self.crew,
+            progress=lambda rows: self._tell("rows", rows),
+            open_after=asked.open_after,
+            pause=lambda: time.sleep(asked.pause_s),
         )
 
-    logs = [begin(folder, keys) for folder in sorted(folders)]
-    for log in logs:
-        tell("commits")
-        log.read()
-    for place_in, log in enumerate(logs):
-        learned = _learned(log, logs)
-        if learned:  # a key that a trusted key of the same site named in another log
-            logs[place_in] = begin(log.folder, [*keys, *learned])
-            logs[place_in].read()
-            report.notes.append(f"logs/{log.folder}: its key was not given; another log of the site names it")
-        state["total"] += sum(file.rows for file in logs[place_in].chain.live.values())
-    for log in logs:
-        log.check()
-        if log.chain.last is not None:
-            for finding in log.witnesses.behind(log.chain.last.number):
+    def _learn(self) -> None:
+        """Read logs again whose key was not given, but is named by a trusted key of the same site in another log."""
+        for place, log in enumerate(self.logs):
+            learned = _learned(log, self.logs)
+            if learned:
+                self.logs[place] = self._log(log.folder, [*self.asked.keys, *learned])
+                self.logs[place].read()
+                self.report.notes.append(f"logs/{log.folder}: its key was not given; another log of the site names it")
+
+    def _judge(self, log: LogCheck) -> None:
+        """Compare a log with what the one who asks knows of it from elsewhere."""
+        last, asked = log.chain.last, self.asked
+        if last is None:
+            return
+        for finding in log.witnesses.behind(last.number):
+            log.found(finding)
+        if asked.max_age is not None and asked.now() - last.time > asked.max_age:
+            what = f"the last commit is of {last.time.isoformat()}: silence without a statement since then"
+            log.found(Finding("silent", f"logs/{log.folder}", what, (6, 0)))
+        if asked.since is not None and asked.since.of(log.chain.origin):
+            more = [part.key for part in log.chain.segments if part.key is not None and part.trusted]
+            for finding in asked.since.end(log.chain.size, last.number, [*asked.keys, *more]):
                 log.found(finding)
-            if max_age is not None and now() - log.chain.last.time > max_age:
-                what = (
-                    f"the last commit is of {log.chain.last.time.isoformat()}: silence without a statement since then"
-                )
-                log.found(Finding("silent", f"logs/{log.folder}", what, (6, 0)))
-            if since is not None and since.of(log.chain.origin):
-                more = [part.key for part in log.chain.segments if part.key is not None and part.trusted]
-                for finding in since.end(log.chain.size, log.chain.last.number, [*keys, *more]):
-                    log.found(finding)
-        report.findings.extend(sorted(log.findings.values(), key=lambda finding: finding.order))
-        report.losses.extend(log.losses)
-        report.notes.extend(log.notes)
-        report.logs.append(log.summary())
-        report.rows += log.rows
-    if not logs:
-        found(Finding("empty", str(place), "there is not one log in this store"))
-    if since is not None and not any(since.of(log.chain.origin) for log in logs):
-        what = f"there is no log {since.origin}, of which a checkpoint was kept"
-        found(Finding("log-missing", str(place), what))
-    _partitions(logs, partitions, report)
-    known = {log.folder for log in logs}
-    for path in sorted(existing):
-        match = _EVENT.fullmatch(path)
-        if match is None:
-            found(Finding("unknown-file", path, "no file of evidence is called so"))
-        elif match["log"] not in known:
-            found(Finding("unlisted-file", path, f"there is no log {match['log']} whose commits could have added it"))
-    tell("end")
+
+    def _across(self) -> None:
+        found, since = self.report.findings.append, self.asked.since
+        if not self.logs:
+            found(Finding("empty", str(self.asked.place), "there is not one log in this store"))
+        if since is not None and not any(since.of(log.chain.origin) for log in self.logs):
+            what = f"there is no log {since.origin}, of which a checkpoint was kept"
+            found(Finding("log-missing", str(self.asked.place), what))
+        _partitions(self.logs, self.asked.partitions, self.report)
+        known = {log.folder for log in self.logs}
+        for path in sorted(self.existing):
+            match = _EVENT.fullmatch(path)
+            if match is None:
+                found(Finding("unknown-file", path, "no file of evidence is called so"))
+            elif match["log"] not in known:
+                what = f"there is no log {match['log']} whose commits could have added it"
+                found(Finding("unlisted-file", path, what))
 
 
 def _learned(log: LogCheck, logs: Sequence[LogCheck]) -> list[VerifierKey]:
@@ -229,9 +262,9 @@ def _partitions(logs: Sequence[LogCheck], wanted: int | None, report: Report) ->
             topics[origin.site, origin.log_id, origin.topic] = (max(most, last.partitions), there | {origin.partition})
     for (site, log_id, topic), (most, there) in sorted(topics.items()):
         count = max(most, wanted or 0)
-        missing = [number for number in range(min(count, 100_000)) if number not in there]
+        missing = [number for number in range(min(count, _MOST_PARTITIONS)) if number not in there]
         if missing:
-            names = ", ".join(str(number) for number in missing[:10]) + ("…" if len(missing) > 10 else "")
+            names = ", ".join(str(number) for number in missing[:_NAMED]) + ("…" if missing[_NAMED:] else "")
             what = f"topic {topic} has {count} partitions; there is no log of number {names} (site {site})"
             report.findings.append(Finding("log-missing", f"logs/{log_id}.{topic}-{missing[0]}", what))
 

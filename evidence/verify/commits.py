@@ -31,8 +31,23 @@ _PATH: Final = re.compile(
     re.ASCII,
 )
 _ORDER: Final = (
-    "commit previous time writer partitions next first rejected lost add remove expire statement source withheld key"
-).split()
+    "commit",
+    "previous",
+    "time",
+    "writer",
+    "partitions",
+    "next",
+    "first",
+    "rejected",
+    "lost",
+    "add",
+    "remove",
+    "expire",
+    "statement",
+    "source",
+    "withheld",
+    "key",
+)
 _REPEATED: Final = frozenset({"lost", "add", "remove", "expire"})
 _NEEDED: Final = frozenset({"commit", "previous", "time", "writer", "partitions", "next"})
 
@@ -89,7 +104,7 @@ class Commit:
     root: bytes
     number: int = 0
     previous: str | None = None
-    time: datetime = datetime.min
+    time: datetime = datetime(1970, 1, 1, tzinfo=UTC)
     epoch: int = 0
     writer: str = ""
     partitions: int = 0
@@ -197,10 +212,11 @@ def checkpoint(text: bytes) -> tuple[Origin, int, bytes]:
     Raises:
         CommitError: they are not there.
     """
-    lines = text.decode().split("\n")
-    if len(lines) < 4:
-        raise CommitError("a checkpoint has origin, size and root, each in a line")
-    return origin(lines[0]), number(lines[1]), root(lines[2])
+    try:
+        name, size, top, _ = text.decode().split("\n", 3)
+    except ValueError as error:
+        raise CommitError("a checkpoint has origin, size and root, each in a line") from error
+    return origin(name), number(size), root(top)
 
 
 def parse_commit(text: bytes) -> Commit:

@@ -17,6 +17,12 @@ _AHEAD: Final = 3  # pieces of work handed out for each worker before the first 
 
 Made = TypeVar("Made")
 
+Item = tuple[Any, ...]
+"""What one piece of work is called with."""
+
+Waiting = tuple[Item, Future[Any]]
+"""A piece of work that was handed out."""
+
 
 class Crew:
     """A pool of workers that starts when it is first needed."""
@@ -27,14 +33,14 @@ class Crew:
         self._pool: ProcessPoolExecutor | None = None
 
     def map(
-        self, work: Callable[..., Made], items: Iterable[tuple[Any, ...]], *, pooled: bool
-    ) -> Iterator[tuple[tuple[Any, ...], Made | None]]:
+        self, work: Callable[..., Made], items: Iterable[Item], *, pooled: bool
+    ) -> Iterator[tuple[Item, Made | None]]:
         """Do pieces of work; gives each with its result, in order. The result is None where a worker died of it."""
         if self.jobs == 1 or not pooled:
             for item in items:
                 yield item, work(*item)
             return
-        waiting: deque[tuple[tuple[Any, ...], Future[Made]]] = deque()
+        waiting: deque[Waiting] = deque()
         for item in items:
             waiting.append((item, self._submit(work, item)))
             if len(waiting) >= self.jobs * _AHEAD:
@@ -50,7 +56,7 @@ class Crew:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
 
-    def _submit(self, work: Callable[..., Made], item: tuple[Any, ...]) -> Future[Made]:
+    def _submit(self, work: Callable[..., Made], item: Item) -> Future[Made]:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(self.jobs, mp_context=context, initializer=_begin)
@@ -61,18 +67,16 @@ class Crew:
             broken.set_exception(error)
             return broken
 
-    def _result(
-        self, work: Callable[..., Made], waiting: deque[tuple[tuple[Any, ...], Future[Made]]]
-    ) -> tuple[tuple[Any, ...], Made | None]:
+    def _result(self, work: Callable[..., Any], waiting: deque[Waiting]) -> tuple[Item, Any]:
         item, future = waiting.popleft()
         try:
             return item, future.result()
         except BrokenProcessPool:
-            pass
+            pass  # what follows finds out which piece it was
         # A worker died, of this piece or of another that ran beside it: each is done again, alone.
         self.close()
         try:
-            made: Made | None = self._submit(work, item).result()
+            made = self._submit(work, item).result()
         except BrokenProcessPool:
             self.close()
             made = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Any, Final
 
 import pyarrow as pa
@@ -54,7 +54,7 @@ class FileJob:
     last: int
     day: date
     windows: tuple[tuple[int, int, int], ...]
-    """For each stretch of leaves of one commit, ascending: the leaf after its last, its first offset, the offset after."""
+    """For each stretch of leaves of one commit: the leaf after its last, first offset, offset after the last."""
     gone: tuple[Span, ...]
     """Offsets that were rejected or lost, as far as they lie within the file's."""
 
@@ -96,22 +96,11 @@ def check_files(store: LocalStore, log: LogFacts, jobs: Sequence[FileJob]) -> Ch
     """Check some live files of one log; their rows are hashed together."""
     made, done, waiting = Checked(), list[_File](), list[tuple[_File, pa.RecordBatch]]()
     for job in jobs:
+        parquet = _opened(store, job, made)
+        if parquet is None:
+            continue
         file = _File(job)
-        try:
-            parquet = store.open_parquet(job.path)
-        except MissingError:
-            made.missing.append(job.path)
-            continue
-        except ReadError as error:
-            made.wrong.append(_finding(job, "file-unreadable", f"cannot be read: {error}"))
-            continue
-        if (parquet.size, parquet.sha256) != (job.size, job.sha256):
-            what = (
-                f"is not the file that was committed: {parquet.size} bytes with SHA-256 {parquet.sha256[:16]}…, "
-                f"committed were {job.size} bytes with {job.sha256[:16]}…"
-            )
-            made.wrong.append(_finding(job, "file-changed", what))
-            continue
+        done.append(file)
         try:
             for batch in _batches(parquet, job):
                 _look(file, batch, log)
@@ -120,7 +109,6 @@ def check_files(store: LocalStore, log: LogFacts, jobs: Sequence[FileJob]) -> Ch
                     _hash(waiting)
         except Exception as error:  # noqa: BLE001 - whatever a hostile file makes the reader do is a finding
             file.error = file.error or _sentence(error)
-        done.append(file)
     _hash(waiting)
     tiles = Tiles(store, log.folder, log.size)
     for file in done:
@@ -137,6 +125,26 @@ def check_files(store: LocalStore, log: LogFacts, jobs: Sequence[FileJob]) -> Ch
     return made
 
 
+def _opened(store: LocalStore, job: FileJob, made: Checked) -> Parquet | None:
+    """Open a file whose bytes are the committed ones; others are not even looked into."""
+    try:
+        parquet = store.open_parquet(job.path)
+    except MissingError:
+        made.missing.append(job.path)
+        return None
+    except ReadError as error:
+        made.wrong.append(_finding(job, "file-unreadable", f"cannot be read: {error}"))
+        return None
+    if (parquet.size, parquet.sha256) == (job.size, job.sha256):
+        return parquet
+    what = (
+        f"is not the file that was committed: {parquet.size} bytes with SHA-256 {parquet.sha256[:16]}…, "
+        f"committed were {job.size} bytes with {job.sha256[:16]}…"
+    )
+    made.wrong.append(_finding(job, "file-changed", what))
+    return None
+
+
 def _batches(parquet: Parquet, job: FileJob) -> Iterator[pa.RecordBatch]:
     with parquet.read() as file:
         meta = file.metadata
@@ -148,7 +156,7 @@ def _batches(parquet: Parquet, job: FileJob) -> Iterator[pa.RecordBatch]:
         for number in range(meta.num_row_groups):
             if not 0 <= meta.row_group(number).total_byte_size <= MOST_GROUP_BYTES:
                 raise RowError("", f"row group {number} says it needs {meta.row_group(number).total_byte_size} bytes")
-        yield from file.iter_batches(batch_size=BATCH_ROWS, use_threads=False)
+        yield from file.iter_batches(batch_size=max(1, min(BATCH_ROWS, job.rows)), use_threads=False)
 
 
 def _look(file: _File, batch: pa.RecordBatch, log: LogFacts) -> None:
@@ -166,13 +174,11 @@ def _look(file: _File, batch: pa.RecordBatch, log: LogFacts) -> None:
     low, high = (edge.as_py() for edge in pc.min_max(partitions).values())
     if low != log.partition or high != log.partition:
         raise RowError("", f"a row of partition {low if low != log.partition else high} in a log of {log.partition}")
-    begin = datetime.combine(file.job.day, datetime.min.time(), UTC)
-    low, high = (
-        edge.as_py() for edge in pc.min_max(moments.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())).values()
-    )
+    micros = moments.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
+    low, high = (edge.as_py() for edge in pc.min_max(micros).values())
     first = (file.job.day - _EPOCH) // timedelta(microseconds=1)
     if not first <= low <= high < first + 86_400_000_000:
-        raise RowError("", f"a row of another day than {begin.date()}, which the folder says")
+        raise RowError("", f"a row of another day than {file.job.day}, which the folder says")
     file.offsets.append(offsets.cast(pa.int64()))
     file.stories.append(story_columns(batch))
 
@@ -268,7 +274,7 @@ def _windows(job: FileJob, numbers: Any) -> Iterator[Finding]:
 
 def _ascend(offsets: Any) -> bool:
     rows = len(offsets)
-    return rows < 2 or bool(pc.all(pc.greater(offsets.slice(1), offsets.slice(0, rows - 1))).as_py())
+    return rows <= 1 or bool(pc.all(pc.greater(offsets.slice(1), offsets.slice(0, rows - 1))).as_py())
 
 
 def _differs(tiles: Tiles, low: int, high: int, hashes: bytes) -> int | None:

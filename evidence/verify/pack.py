@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -193,7 +193,8 @@ def _check(
     if "receipt" in said:
         if not report.signed_by:
             raise Untrue("receipt", "receipt", "only a signature could hold it, and nobody signed the envelope")
-        _receipt(text_of(said["receipt"], "receipt"), rows)
+        whole = {story.intake_id for story in report.stories if story.whole}
+        _receipt(text_of(said["receipt"], "receipt"), rows, whole)
         report.receipt = True
 
 
@@ -344,7 +345,7 @@ def _waybills(value: Any, rows: Sequence[Row]) -> set[str]:
     return made
 
 
-def _receipt(text: str, rows: Sequence[Row]) -> None:
+def _receipt(text: str, rows: Sequence[Row], whole: Collection[str]) -> None:
     response = members(
         load(text, "receipt", floats=True), "receipt", ("requestId", "outcome", "endedAtUtc", "receipt"), ("failure",)
     )
@@ -354,28 +355,33 @@ def _receipt(text: str, rows: Sequence[Row]) -> None:
     mine = [row for row in rows if row.intake_id == receipt.get("intakeId")]
     if not mine or response["requestId"] != mine[0].request_id:
         raise Untrue("receipt", "receipt", "is of another request, or of another arrival of it")
-    for what in _disagreements(response, receipt, mine):
+    for what in _disagreements(response, receipt, mine, whole=mine[0].intake_id in whole):
         raise Untrue("receipt", "receipt", f"does not agree with the rows: {what}")
 
 
-def _disagreements(response: dict[str, Any], receipt: dict[str, Any], rows: Sequence[Row]) -> Iterator[str]:
+def _disagreements(
+    response: dict[str, Any], receipt: dict[str, Any], rows: Sequence[Row], *, whole: bool
+) -> Iterator[str]:
+    """Say what a receipt tells otherwise than the rows; what only missing rows could tell is not held against it."""
     last = rows[-1]
     if last.said.get("traceId") != receipt.get("traceId"):
         yield "the trace"
     if last.last and last.said.get("outcome") != response["outcome"]:
         yield "the outcome"
-    ids = [row.event_id for row in rows]
-    attempts = receipt.get("attempts", [])
-    if not isinstance(attempts, list) or any(
-        not isinstance(one, dict) or ("intentId" in one and one["intentId"] not in ids) for one in attempts
-    ):
-        yield "an attempt"
     contract = receipt.get("waybill")
     if contract is not None:
         text = json.dumps(contract, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         of_intake = isinstance(contract, dict) and contract.get("intakeId") == last.intake_id
         if not of_intake or hashlib.sha256(text.encode()).hexdigest() != receipt.get("waybillHash"):
             yield "the waybill, or its digest"
+    if not whole:
+        return
+    ids = [row.event_id for row in rows]
+    attempts = receipt.get("attempts", [])
+    if not isinstance(attempts, list) or any(
+        not isinstance(one, dict) or ("intentId" in one and one["intentId"] not in ids) for one in attempts
+    ):
+        yield "an attempt"
     hosted = [row for row in rows if _hosted(row)]
     if receipt.get("leftTheSite") is not True and any(row.event_type == "model.completed" for row in hosted):
         yield "that something left the site"

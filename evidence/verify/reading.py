@@ -43,6 +43,8 @@ class CommitFiles:
         self._loose = frozenset(loose)
         expected = begin
         for first, last, path in sorted(packs):
+            if last < begin:
+                continue  # read before
             for number, data in self._pack(first, last, path):
                 if number in self._loose:
                     self._same(number, data, path)

@@ -9,8 +9,7 @@ from typing import Any, Final
 CANNOT_SEE: Final = (
     "an event that was never written to the topic, or was written with a lie in it",
     "rows that the holder of the signing key left out or changed before the first commit that covers them",
-    "a history that the holder of the key wrote anew from the first changed commit on: keep earlier commits (--since) or "
-    "have a witness sign them (--witness)",
+    "a history that the key's holder wrote anew: keep earlier commits (--since) or have a witness sign (--witness)",
     "commits cut off at the end, without --since, --witness or --max-age",
     "a whole topic whose logs are all gone",
     "which offsets without a row held no record at all: the topic alone can tell",
@@ -115,8 +114,8 @@ class Report:
             lines += [f"LOSS   {finding} (accepted)" for finding in self.losses[:most]]
         for log in self.logs:
             lines.append(
-                f"{log.origin}: {log.commits:,} commits, {log.size:,} rows in {log.files:,} files, next offset {log.next}, "
-                f"last commit {log.time or 'none'}"
+                f"{log.origin}: {log.commits:,} commits, {log.size:,} rows in {log.files:,} files, "
+                f"next offset {log.next}, last commit {log.time or 'none'}"
             )
             more = [
                 f"{number:,} {name}"

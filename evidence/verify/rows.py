@@ -1,7 +1,7 @@
 """The canonical bytes of rows and their leaf hashes, derived from Parquet columns alone.
 
-A row is the JSON object that RFC 8785 gives for it. Rows are not visited one by one: the columns are turned into text as
-a whole, rows that have the same members are put together, and each such group is one join of columns and fixed text.
+A row is the JSON object that RFC 8785 gives for it. Rows are not visited one by one: the columns are turned into text
+as a whole, rows that have the same members are put together, and each group is one join of columns and fixed text.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ MOST_BYTES: Final = 256 * 1024 * 1024
 """Rows are halved until their columns hold fewer bytes: the joined text of a batch must stay below 2 GiB."""
 
 _BITS: Final = 60
-_ONE: Final = pa.scalar(1, pa.int64())
 
 
 @dataclass(slots=True)
@@ -59,10 +58,10 @@ class _Patterns:
             return
         words = []
         for begin in range(0, len(self.bits), _BITS):
-            word = None
+            word: Any = pa.scalar(0, pa.int64())
             for shift, mask in enumerate(self.bits[begin : begin + _BITS]):
                 bit = pc.if_else(mask, pa.scalar(1 << shift, pa.int64()), pa.scalar(0, pa.int64()))
-                word = bit if word is None else pc.bit_wise_or(word, bit)
+                word = pc.bit_wise_or(word, bit)
             words.append(word)
         coded = [word.dictionary_encode() for word in words]
         kinds = coded[0].indices.cast(pa.int64())
@@ -96,7 +95,6 @@ def leaf_hashes(batch: pa.RecordBatch) -> bytes:
     if batch.num_rows > 1 and batch.nbytes > MOST_BYTES:
         half = batch.num_rows // 2
         return leaf_hashes(batch.slice(0, half)) + leaf_hashes(batch.slice(half))
-    digests = bytearray(32 * batch.num_rows) if batch.num_rows else bytearray()
     orders, parts = [], []
     for rows, joined in _joined(batch):
         made = _hashes(joined)
@@ -108,8 +106,7 @@ def leaf_hashes(batch: pa.RecordBatch) -> bytes:
         pa.binary(32), batch.num_rows, [None, pa.py_buffer(b"".join(parts))]
     )
     back = pc.inverse_permutation(pa.concat_arrays(orders).cast(pa.int64()))
-    digests[:] = everything.take(back).buffers()[1]
-    return bytes(digests)
+    return bytes(everything.take(back).buffers()[1].to_pybytes())
 
 
 def canonical_rows(batch: pa.RecordBatch) -> list[bytes]:

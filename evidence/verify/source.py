@@ -1,4 +1,4 @@
-"""Where the store's bytes come from: one small class, so that a checker for another kind of place needs only these calls."""
+"""Where the store's bytes come from: one small class, so that another kind of place needs only these calls."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class LocalStore:
                 raise ReadError("a link, or a path that goes through one, where a file should be")
             if not stat.S_ISREG(os.lstat(full).st_mode):
                 raise ReadError("no plain file")
-            return open(os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")  # noqa: SIM115, PTH123 - the caller closes it
+            return open(os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")  # noqa: PTH123 - the caller closes it
         except (FileNotFoundError, NotADirectoryError) as error:
             raise MissingError("missing") from error
         except (OSError, ValueError) as error:

@@ -43,6 +43,5 @@ def cover(spans: Iterable[Span], begin: int, end: int) -> bool:
 
 def overlaps(spans: Sequence[Span], low: int, high: int) -> bool:
     """Tell whether sorted, disjoint ranges hold a number between two, both included."""
-
     at = bisect_right(spans, (high, 1 << 63))
     return at > 0 and spans[at - 1][1] >= low

@@ -23,6 +23,7 @@ STANDS_ALONE: Final = 4
 _BEGINNINGS: Final = pa.array(["request.admitted", "request.rejected"])
 _END: Final = "request.ended"
 _OPERATOR: Final = "operator"
+_FOR_EVER: Final = 1 << 62
 
 Row = tuple[int, int, int, int, str]
 """Offset, sequence, what kind of event, when it is due (microseconds since 1970), request id."""
@@ -210,48 +211,61 @@ class Stories:
             finding = Finding(kind, log, f"request {request} (intake {name}): {what}", (PHASE_STORIES, offset))
             (losses if why == "lost" else wrong).append(finding)
 
-        first = rows[0]
-        if first[1] != 0:
-            why = self.excused(-1, first[0])
-            if why == "before":
-                self.begun_before += 1
-            elif why != "expired" and not self.exported:
-                say("story-start", first[0], f"begins with event {first[1]} at offset {first[0]}", why)
-        elif not first[2] & (BEGINS | STANDS_ALONE):
-            say(
-                "story-start", first[0], f"does not begin with request.admitted or request.rejected (offset {first[0]})"
-            )
-        seen = {first[1]: first[0]}
-        for one, other in pairwise(rows):
-            if other[1] in seen:
-                what = f"event {other[1]} stands twice, at the offsets {seen[other[1]]} and {other[0]}"
-                say("story-repeated", other[0], what)
-                return
-            seen[other[1]] = other[0]
-            if other[1] < one[1]:
-                say("story-order", other[0], f"event {other[1]} at offset {other[0]} stands behind event {one[1]}")
-                return
-            if one[2] & ENDS:
-                say("story-after-end", other[0], f"event {other[1]} at offset {other[0]} stands behind its end")
-                return
-            if other[1] != one[1] + 1 and not self.exported:
-                why = self.excused(one[0], other[0])
+        self._start(rows[0], say)
+        if self._middle(rows, say):
+            self._finish(rows, now_us - open_after_us, say)
+
+    def _start(self, first: Row, say: Callable[..., None]) -> None:
+        offset, sequence, kind, *_ = first
+        if sequence == 0:
+            if not kind & (BEGINS | STANDS_ALONE):
+                what = f"does not begin with request.admitted or request.rejected (offset {offset})"
+                say("story-start", offset, what)
+            return
+        why = self.excused(-1, offset)
+        if why == "before":
+            self.begun_before += 1
+        elif why != "expired" and not self.exported:
+            say("story-start", offset, f"begins with event {sequence} at offset {offset}", why)
+
+    def _middle(self, rows: list[Row], say: Callable[..., None]) -> bool:
+        """Go from event to event; False where it makes no sense to go on."""
+        seen = {rows[0][1]: rows[0][0]}
+        for (before, last, kind, *_), (offset, sequence, then, *_) in pairwise(rows):
+            if sequence in seen:
+                what = f"event {sequence} stands twice, at the offsets {seen[sequence]} and {offset}"
+                say("story-repeated", offset, what)
+                return False
+            seen[sequence] = offset
+            for odd, wrong, what in (
+                ("story-order", sequence < last, f"event {sequence} at offset {offset} stands behind event {last}"),
+                ("story-after-end", kind & ENDS, f"event {sequence} at offset {offset} stands behind its end"),
+                ("story-start", then & BEGINS, f"begins again at offset {offset}"),
+            ):
+                if wrong:
+                    say(odd, offset, what)
+                    return False
+            if sequence != last + 1 and not self.exported:
+                why = self.excused(before, offset)
                 if why != "expired":
-                    missing = f"{one[1] + 1}" if other[1] == one[1] + 2 else f"{one[1] + 1} to {other[1] - 1}"
-                    what = f"event {missing} is missing between the offsets {one[0]} and {other[0]}"
-                    say("story-gap", other[0], what, why)
-            elif other[2] & BEGINS:
-                say("story-start", other[0], f"begins again at offset {other[0]}")
-                return
-        last = rows[-1]
-        if not last[2] & (ENDS | STANDS_ALONE) and not self.exported:
-            if self.excused(last[0], 1 << 62) == "expired":
-                return
-            if now_us > max(row[3] for row in rows) + open_after_us:
-                what = f"was admitted and never ended; its last event is number {last[1]} at offset {last[0]}"
-                say("never-ended", last[0], what)
-            else:
-                self.open += 1
+                    missing = f"{last + 1}" if sequence == last + 2 else f"{last + 1} to {sequence - 1}"
+                    say(
+                        "story-gap",
+                        offset,
+                        f"event {missing} is missing between the offsets {before} and {offset}",
+                        why,
+                    )
+        return True
+
+    def _finish(self, rows: list[Row], due_us: int, say: Callable[..., None]) -> None:
+        offset, sequence, kind, *_ = rows[-1]
+        if kind & (ENDS | STANDS_ALONE) or self.exported or self.excused(offset, _FOR_EVER) == "expired":
+            return
+        if due_us <= max(row[3] for row in rows):
+            self.open += 1
+            return
+        what = f"was admitted and never ended; its last event is number {sequence} at offset {offset}"
+        say("never-ended", offset, what)
 
 
 def _whole(rows: list[Row]) -> bool:

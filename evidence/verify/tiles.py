@@ -114,19 +114,23 @@ def fold_chunk(store: LocalStore, job: ChunkJob) -> Folded:
             peaks.add(TILE, claim)
             continue
         made.wrong.extend(_others(tiles, number, data, others.get(number, ())))
-        inner = Peaks()
-        low, high = bisect_right(job.sizes, at), bisect_right(job.sizes, at + width)
-        for stop in (*job.sizes[low:high], at + width):
-            for first, last in blocks(at, stop):
-                offset = first - number * TILE
-                inner.add(last - first, fold(data[offset * HASH : (offset + last - first) * HASH]))
-            if stop > at or stop in job.sizes[low:high]:
-                made.peaks.append((stop, peaks.copy() + inner.copy()))
-            at = stop
+        root = _fold_tile(data, at, job.sizes, peaks, made)
         if width == TILE:
-            made.level1.append(inner.root())
-            peaks.add(TILE, inner.root())
+            made.level1.append(root)
+            peaks.add(TILE, root)
     return made
+
+
+def _fold_tile(data: bytes, begin: int, sizes: Sequence[int], peaks: Peaks, made: Folded) -> bytes:
+    """Fold one tile's hashes, and keep the peaks at each size within it that is wanted."""
+    inner, at, end = Peaks(), begin, begin + len(data) // HASH
+    wanted = sizes[bisect_right(sizes, begin) : bisect_right(sizes, end)]
+    for stop in (*wanted, end):
+        for first, last in blocks(at, stop):
+            inner.add(last - first, fold(data[(first - begin) * HASH : (last - begin) * HASH]))
+        at = stop
+        made.peaks.append((stop, peaks.copy() + inner.copy()))
+    return inner.root()
 
 
 def _claims(tiles: Tiles, number: int) -> bytes:

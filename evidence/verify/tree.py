@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from typing import Final
 
 HASH: Final = 32
@@ -17,6 +17,11 @@ TILE: Final = 256
 """Hashes of a full tile."""
 
 _PAIR: Final = 2 * HASH
+_TILE_PATH: Final = re.compile(
+    r"tile/(?P<level>\d{1,2})/(?P<number>(x\d{3}/){0,6}\d{3})"
+    r"(\.p/(?P<width>[1-9]\d?|1\d\d|2[0-4]\d|25[0-5]))?",
+    re.ASCII,
+)
 
 
 def leaf_hash(data: bytes) -> bytes:
@@ -87,94 +92,74 @@ def root_of(leaves: bytes) -> bytes:
     return peaks.root()
 
 
+def _sides(place: int, last: int, count: int) -> list[bool] | None:
+    """Tell of each hash of a proof whether it stands on the left; None if so many hashes prove nothing."""
+    sides = []
+    for _ in range(count):
+        if last == 0:
+            return None
+        left = bool(place & 1) or place == last
+        sides.append(left)
+        while left and place and not place & 1:
+            place >>= 1
+            last >>= 1
+        place >>= 1
+        last >>= 1
+    return sides if last == 0 else None
+
+
 def check_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> bool:
     """Tell whether a proof shows that a leaf hash is number `index` of the tree with that size and root."""
     if not 0 <= index < size or any(len(item) != HASH for item in proof):
         return False
-    made, place, last = leaf, index, size - 1
-    for item in proof:
-        if last == 0:
-            return False
-        if place & 1 or place == last:
-            made = node(item, made)
-            while not place & 1 and place:
-                place >>= 1
-                last >>= 1
-        else:
-            made = node(made, item)
-        place >>= 1
-        last >>= 1
-    return last == 0 and made == root
+    sides = _sides(index, size - 1, len(proof))
+    if sides is None:
+        return False
+    made = leaf
+    for item, left in zip(proof, sides, strict=True):
+        made = node(item, made) if left else node(made, item)
+    return made == root
 
 
 def check_consistency(old: int, new: int, old_root: bytes, new_root: bytes, proof: Sequence[bytes]) -> bool:
     """Tell whether a proof shows that the tree with size and root `new` only appended to the tree `old`."""
     if not 0 <= old <= new or any(len(item) != HASH for item in proof):
         return False
-    if old == new:
-        return not proof and old_root == new_root
-    if old == 0:
-        return not proof and old_root == EMPTY_ROOT
-    path = list(proof)
-    if old & (old - 1) == 0:
-        path.insert(0, old_root)
+    if old in {0, new}:
+        return not proof and old_root == (new_root if old == new else EMPTY_ROOT)
+    path = [*([old_root] if old & (old - 1) == 0 else []), *proof]
     if not path:
         return False
     place, last = old - 1, new - 1
     while place & 1:
         place >>= 1
         last >>= 1
+    sides = _sides(place, last, len(path) - 1)
+    if sides is None:
+        return False
     first = second = path[0]
-    for item in path[1:]:
-        if last == 0:
-            return False
-        if place & 1 or place == last:
+    for item, left in zip(path[1:], sides, strict=True):
+        if left:
             first, second = node(item, first), node(item, second)
-            while not place & 1 and place:
-                place >>= 1
-                last >>= 1
         else:
             second = node(second, item)
-        place >>= 1
-        last >>= 1
-    return last == 0 and first == old_root and second == new_root
+    return first == old_root and second == new_root
 
 
 def tile_path(level: int, number: int, width: int = TILE) -> str:
     """Give a tile's path below its log's folder."""
-    groups = [f"{number % 1000:03d}"]
-    while number >= 1000:
-        number //= 1000
-        groups.append(f"x{number % 1000:03d}")
+    digits = str(number)
+    digits = digits.zfill(-(-len(digits) // 3) * 3)
+    groups = [digits[at : at + 3] for at in range(0, len(digits), 3)]
     partial = "" if width == TILE else f".p/{width}"
-    return f"tile/{level}/{'/'.join(reversed(groups))}{partial}"
+    return f"tile/{level}/{'/x'.join(['', *groups[:-1]])[1:]}{'/' if groups[1:] else ''}{groups[-1]}{partial}"
 
 
 def parse_tile_path(path: str) -> tuple[int, int, int] | None:
     """Give level, number and width of a tile's path, or None if it is no tile's path in its one form."""
-    parts = path.split("/")
-    width = TILE
-    if len(parts) >= 3 and parts[-2].endswith(".p"):
-        if not _digits(parts[-1], 3):
-            return None
-        width = int(parts.pop())
-        parts[-1] = parts[-1].removesuffix(".p")
-    if len(parts) < 3 or len(parts) > 9 or parts[0] != "tile" or not _digits(parts[1], 2):
+    match = _TILE_PATH.fullmatch(path)
+    if match is None:
         return None
-    number = 0
-    for place, part in enumerate(parts[2:], start=3):
-        digits = part if place == len(parts) else part.removeprefix("x")
-        if len(digits) != 3 or not _digits(digits, 3):
-            return None
-        number = number * 1000 + int(digits)
-    level = int(parts[1])
-    return (level, number, width) if 1 <= width <= TILE and tile_path(level, number, width) == path else None
-
-
-def _digits(text: str, most: int) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= most
-
-
-def ascending(numbers: Sequence[int]) -> bool:
-    """Tell whether numbers strictly ascend."""
-    return all(one < other for one, other in pairwise(numbers))
+    level, number = int(match["level"]), int(match["number"].replace("/", "").replace("x", ""))
+    width = int(match["width"] or TILE)
+    return (level, number, width) if tile_path(level, number, width) == path else None

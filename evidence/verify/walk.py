@@ -5,22 +5,24 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from evidence.verify.chain import Chain
 from evidence.verify.commits import Added, Commit
 from evidence.verify.crew import Crew
+from evidence.verify.ends import absent, ahead, keys_given, removed, statements, tiles_ahead
 from evidence.verify.files import PHASE_FILES, Checked, FileJob, LogFacts, check_files
-from evidence.verify.notes import Note, Signature, VerifierKey, ed25519
+from evidence.verify.lying import Lying
+from evidence.verify.notes import Note, VerifierKey, ed25519
+from evidence.verify.reading import commit_path
 from evidence.verify.report import Finding, LogSummary
 from evidence.verify.side import Since, Witnesses, snapshot
-from evidence.verify.source import Entry, LocalStore, MissingError, ReadError
+from evidence.verify.source import LocalStore, MissingError, ReadError
 from evidence.verify.spans import Span, merged, overlaps
 from evidence.verify.stories import Stories
 from evidence.verify.tiles import Folded, Tiles, TreeCheck, fold_chunk
-from evidence.verify.tree import HASH, parse_tile_path
+from evidence.verify.tree import HASH
 
 TASK_ROWS: Final = 128 * 1024
 """Rows of small files that are checked as one piece of work."""
@@ -29,45 +31,8 @@ POOL_ROWS: Final = 150_000
 """With fewer rows, starting workers costs more than they save."""
 
 _SIGNATURES: Final = 500
-_NUMBER: Final = re.compile(r"\d{12}", re.ASCII)
-_PACK: Final = re.compile(r"(\d{12})-(\d{12})\.pack", re.ASCII)
-_SNAPSHOT: Final = re.compile(r"(\d{12})\.json", re.ASCII)
-_STATEMENT: Final = re.compile(r"([0-9a-f]{64})\.json", re.ASCII)
+_ATTEMPTS: Final = 4  # to read a store that is being written meanwhile
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-@dataclass(slots=True)
-class Lying:
-    """What lies in a log's folder."""
-
-    commits: set[int] = field(default_factory=set)
-    packs: set[tuple[int, int, str]] = field(default_factory=set)
-    tiles: dict[int, dict[int, set[int]]] = field(default_factory=dict)
-    snapshots: dict[int, str] = field(default_factory=dict)
-    witness: dict[int, list[str]] = field(default_factory=dict)
-    statements: dict[str, str] = field(default_factory=dict)
-    unknown: list[str] = field(default_factory=list)
-
-    def sort(self, folder: str, entry: Entry) -> None:
-        """Put a file where it belongs by its name."""
-        rest = entry.path.removeprefix(f"logs/{folder}/")
-        head, _, name = rest.partition("/")
-        tile = parse_tile_path(rest)
-        if head == "commits" and _NUMBER.fullmatch(name):
-            self.commits.add(int(name))
-        elif head == "commits" and (match := _PACK.fullmatch(name)):
-            self.packs.add((int(match[1]), int(match[2]), entry.path))
-        elif tile is not None:
-            level, number, width = tile
-            self.tiles.setdefault(level, {}).setdefault(number, set()).add(width)
-        elif head == "live" and (match := _SNAPSHOT.fullmatch(name)):
-            self.snapshots[int(match[1])] = entry.path
-        elif head == "witness" and "/" in name and _NUMBER.fullmatch(name.rpartition("/")[2]):
-            self.witness.setdefault(int(name.rpartition("/")[2]), []).append(entry.path)
-        elif head == "statements" and (match := _STATEMENT.fullmatch(name)):
-            self.statements[match[1]] = entry.path
-        else:
-            self.unknown.append(entry.path)
 
 
 class LogCheck:
@@ -102,7 +67,6 @@ class LogCheck:
         self._done: set[str] = set()
         self._spans: list[tuple[int, int, int, int]] = []
         self._stories = Stories(self._excused)
-        self._tree: TreeCheck | None = None
         self._expired: list[Span] = []
         self._lost: list[Span] = []
 
@@ -122,17 +86,22 @@ class LogCheck:
 
     def check(self) -> None:
         """Check tiles, files and stories, and read commits again if the store is being written meanwhile."""
-        for attempt in range(4):
+        for attempt in range(_ATTEMPTS):
             tiles, files, unlisted = self._tiles(), self._files(), self.unlisted()
             if not (tiles or files or unlisted):
                 break
-            if attempt == 3 or not self._advanced(again=bool(files)):
-                self._absent(tiles, files, unlisted)
+            if attempt == _ATTEMPTS - 1 or not self._advanced(again=bool(files)):
+                for finding in absent(self.chain, tiles, files, unlisted):
+                    self.found(finding)
                 break
         self._order()
-        self._statements()
-        self._keys()
-        self._removed()
+        for finding in (*statements(self.chain, self.lying), *ahead(self.chain, self.lying), *removed(self.chain)):
+            self.found(finding)
+        for item in keys_given(self.chain):
+            if isinstance(item, Finding):
+                self.found(item)
+            else:
+                self.notes.append(item)
         if self.chain.last is not None:
             self._expired, self._lost = self._windows_of(self.chain.expired), merged(self.chain.lost_spans)
             self._stories.exported = self.chain.exported
@@ -191,23 +160,15 @@ class LogCheck:
         for (_, part), good in self.crew.map(_good, work, pooled=len(pending) > 2 * _SIGNATURES):
             for (*_, key, path, number), fine in zip(part, good or (), strict=False):
                 if not fine:
-                    where = f"logs/{self.folder}/commits/{number:012d}"
+                    where = commit_path(self.folder, number)
                     what = f"the signature of {key} is not good for this text" + (
                         "" if path == where else f" (in {path})"
                     )
                     self.found(Finding("signature", where, what, (1, number)))
 
-    def _visit(self, number: int, data: bytes, note: Note, commit: Commit) -> None:
+    def _visit(self, number: int, note: Note, commit: Commit) -> None:
         if number in self.lying.snapshots:
-            path = self.lying.snapshots[number]
-            try:
-                what = snapshot(self.store.read(path), number, self.chain.live)
-            except MissingError:
-                what = None
-            except ReadError as error:
-                what = f"cannot be read: {error}"
-            if what:
-                self.found(Finding("snapshot", path, what, (1, number)))
+            self._snapshot(number)
         for path in sorted(self.lying.witness.get(number, ())):
             try:
                 for finding in self.witnesses.take(path, self.store.read(path), number, note, commit):
@@ -220,13 +181,24 @@ class LogCheck:
             for finding in self.since.visit(self.folder, number, note, commit):
                 self.found(finding)
 
+    def _snapshot(self, number: int) -> None:
+        path = self.lying.snapshots[number]
+        try:
+            what = snapshot(self.store.read(path), number, self.chain.live)
+        except MissingError:
+            return  # only the newest are kept: it went away since the folder was read
+        except ReadError as error:
+            what = f"cannot be read: {error}"
+        if what:
+            self.found(Finding("snapshot", path, what, (1, number)))
+
     def _tiles(self) -> list[str]:
         chain = self.chain
         if chain.last is None or (chain.broken and not chain.sizes):
             return []
         expected: dict[int, tuple[bytes, str]] = {}
         for place, size in enumerate(chain.sizes):
-            where = f"logs/{self.folder}/commits/{chain.numbers[place]:012d}"
+            where = commit_path(self.folder, chain.numbers[place])
             expected.setdefault(size, (bytes(chain.roots[place * HASH : (place + 1) * HASH]), where))
         if self.since is not None and self.since.of(chain.origin) and self.since.size <= chain.size:
             at = expected.get(self.since.size)
@@ -240,7 +212,6 @@ class LogCheck:
         for (_, job), made in self.crew.map(fold_chunk, work, pooled=chain.size > POOL_ROWS):
             check.take(job, made or Folded(broken=True))
         check.end()
-        self._tree = check
         return check.missing
 
     def _files(self) -> list[str]:
@@ -309,27 +280,19 @@ class LogCheck:
 
         Where files went away, what was added up so far is forgotten: their rows lie in other files now.
         """
-        before = self.chain.last.number if self.chain.last else -1
+        before = self.chain.last
         self.pause()
         self._list()
         self.chain.read(self.lying.commits, self.lying.packs)
         self._verify_signatures()
+        if self.chain.last is before:
+            return False
         if again:
             self._done.clear()
             self._spans.clear()
             self._stories = Stories(self._excused)
             self.rows = 0
-        return (self.chain.last.number if self.chain.last else -1) > before
-
-    def _absent(self, tiles: Sequence[str], files: Sequence[str], unlisted: Sequence[str]) -> None:
-        for path in tiles:
-            self.found(Finding("tile-missing", path, "this tile is missing", (2, 0)))
-        for path in files:
-            file = self.chain.live[path]
-            what = f"this live file is missing: {file.rows} rows, leaves from {file.leaves[0][0]} on"
-            self.found(Finding("file-missing", path, what, (PHASE_FILES, file.leaves[0][0])))
-        for path in unlisted:
-            self.found(Finding("unlisted-file", path, "no commit ever added this file: it is not evidence", (5, 0)))
+        return True
 
     def _order(self) -> None:
         """See that offsets ascend with leaves from file to file."""
@@ -339,76 +302,6 @@ class LogCheck:
                 what = f"leaf {other[0]} has the offset {other[2]}, leaf {one[1]} before it has {one[3]}"
                 self.found(Finding("row-order", f"logs/{self.folder}", what, (PHASE_FILES, other[0])))
                 return
-
-    def _removed(self) -> None:
-        for path, sha256 in sorted(self.chain.removed.items()):
-            try:
-                _, made = self.store.digest(path)
-            except MissingError:
-                continue
-            except ReadError as error:
-                self.found(Finding("file-unreadable", path, f"cannot be read: {error}", (5, 0)))
-                continue
-            if made != sha256:
-                what = "is not the file that was committed, and later removed: another SHA-256"
-                self.found(Finding("file-changed", path, what, (5, 0)))
-
-    def _statements(self) -> None:
-        for sha256, number in self.chain.statements.items():
-            path = f"logs/{self.folder}/statements/{sha256}.json"
-            try:
-                _, made = self.store.digest(path)
-            except ReadError as error:
-                what = f"commit {number} names this statement: {error}"
-                self.found(Finding("statement", path, what, (1, number)))
-                continue
-            if made != sha256:
-                self.found(Finding("statement", path, "is not the document that was committed", (1, number)))
-        for sha256, path in sorted(self.lying.statements.items()):
-            if sha256 not in self.chain.statements:
-                self.found(Finding("unlisted-file", path, "no commit names this statement", (5, 0)))
-
-    def _keys(self) -> None:
-        segments = self.chain.segments
-        if not segments:
-            return
-        trusted = next((part for part in segments if part.trusted), None)
-        where = f"logs/{self.folder}"
-        if trusted is None:
-            signers = ", ".join(sorted({f"{item.name}+{item.key_id.hex()}" for item in self._signers()}))
-            what = f"none of the keys that were given signed this log; it is signed by {signers}"
-            self.found(Finding("key", where, what, (0, 0)))
-        elif trusted.begin > segments[0].begin:
-            self.notes.append(
-                f"{where}: commits before {trusted.begin} are vouched for by the hash in each commit that follows; the "
-                "key that signed them was not given"
-            )
-        ahead = (
-            sorted(path for path in self.lying.snapshots if path > self.chain.last.number) if self.chain.last else []
-        )
-        for number in ahead:
-            what = f"is of commit {number}, which is not there"
-            self.found(Finding("snapshot", self.lying.snapshots[number], what, (1, number)))
-        for number, paths in sorted(self.lying.witness.items()):
-            if self.chain.last is not None and number > self.chain.last.number:
-                what = f"a witness signed commit {number}, which is not there: commits were cut off at the end"
-                self.found(Finding("cut-off", paths[0], what, (1, number)))
-        self._tiles_ahead()
-
-    def _tiles_ahead(self) -> None:
-        size, ahead = self.chain.size, 0
-        for level, numbers in self.lying.tiles.items():
-            for number, widths in numbers.items():
-                ahead += sum(number * 256 + width > size >> 8 * level for width in widths)
-        if ahead:
-            self.notes.append(
-                f"logs/{self.folder}: {ahead} tiles reach beyond the last commit; left by a write that was never "
-                "committed, or commits were cut off at the end"
-            )
-
-    def _signers(self) -> tuple[Signature, ...]:
-        newest = self.chain.newest
-        return newest.note.signatures if newest else ()
 
     def _windows_of(self, leaves: Sequence[Span]) -> list[Span]:
         """Give the offsets among which some leaves lay, as far as the commits tell."""
@@ -429,9 +322,10 @@ class LogCheck:
     def _tell(self) -> None:
         stories = self._stories
         where = f"logs/{self.folder}"
+        self.notes.extend(tiles_ahead(self.chain, self.lying))
         if stories.begun_before:
             self.notes.append(
-                f"{where}: {stories.begun_before:,} stories began before offset {self.chain.coverage}, where the log begins"
+                f"{where}: {stories.begun_before:,} stories began before the log does, at offset {self.chain.coverage}"
             )
         if stories.exported:
             self.notes.append(

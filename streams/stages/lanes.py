@@ -46,6 +46,7 @@ class LaneStage(ConsumerRebalanceListener):  # type: ignore[misc] # the library 
         self._consumer: AIOKafkaConsumer | None = None
         self._lanes: dict[int, tuple[Lane, asyncio.Task[None]]] = {}
         self._failed: asyncio.Future[None] | None = None
+        self._ending = False
         self._ready: Callable[[], None] = lambda: None
 
     async def run(self, ready: Callable[[], None] = lambda: None) -> None:
@@ -57,6 +58,7 @@ class LaneStage(ConsumerRebalanceListener):  # type: ignore[misc] # the library 
             Exception: whatever else ended a lane.
         """
         self._failed, self._ready = asyncio.get_running_loop().create_future(), ready
+        self._ending = False
         made = self._consumer = consumer(self._kafka, group=self._group)
         try:
             await made.start()
@@ -70,11 +72,16 @@ class LaneStage(ConsumerRebalanceListener):  # type: ignore[misc] # the library 
             made.subscribe(self._topics, listener=self)
             await self._failed
         finally:
-            await self._end_lanes()
-            await made.stop()
+            self._ending = True
+            try:
+                await self._end_lanes()
+            finally:
+                await made.stop()
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Begin a lane for each partition number; a failure ends `run`, because the consumer would swallow it here."""
+        if self._ending:
+            return  # the group was still assembling when this stage was told to end: nobody would end these lanes
         try:
             self._begin_lanes(assigned)
         except Exception as error:  # noqa: BLE001 - run() raises it

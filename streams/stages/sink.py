@@ -247,7 +247,9 @@ class Sink:
         """Give the last offset that was seen, markers and aborted records after the last record included."""
         position = part.next
         with suppress(TimeoutError, KafkaError):
-            position = await asyncio.wait_for(consumer.position(tp), timeout=0.1)
+            # Not `wait_for`: it may lose the cancellation that ends this sink, when both come at once.
+            async with asyncio.timeout(0.1):
+                position = await consumer.position(tp)
         if position > part.next:
             part.gap = part.next if part.gap is None else part.gap
             part.next = position
@@ -417,10 +419,15 @@ class Sink:
             part.leaving = True
             if part.flush is not None:
                 part.flush.cancel()  # a file that is being written is finished by its thread before close() returns
-        for part in self._parts.values():
-            await asyncio.to_thread(part.writer.close)
-        self._parts.clear()
+        await self._give_back()
         await consumer.stop()
+        await self._give_back()  # what the group gave us while the consumer ended
+
+    async def _give_back(self) -> None:
+        # One after the other: a rebalance that is under way takes partitions away meanwhile, or brings some.
+        while self._parts:
+            _, part = self._parts.popitem()
+            await asyncio.to_thread(part.writer.close)
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships no types

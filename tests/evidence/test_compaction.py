@@ -6,6 +6,7 @@ import threading
 from datetime import date, timedelta
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from evidence_samples import NOON, stories
@@ -15,7 +16,7 @@ from store_life import LOG, NAME, live_ids, rows
 from evidence.errors import StoreError
 from evidence.log.commits import Added
 from evidence.rows import leaf_hashes
-from evidence.store.compaction import compact, plans
+from evidence.store.compaction import compact, in_schema, plans
 from evidence.store.layout import events_file
 from evidence.store.live import Live, read_live
 from evidence.store.upkeep import Upkeep
@@ -174,3 +175,19 @@ def test_rows_of_several_days_stay_in_their_days(tmp_path):
         found |= {data[place : place + 32] for place in range(0, len(data), 32)}
     assert found == hashes
     writer.close()
+
+
+def test_what_a_newer_version_wrote_is_not_dropped():
+    """A column, or a member of a struct, that this version does not know stops the compaction, by its name."""
+    table = rows(EVENTS[:3])
+    place = table.schema.get_field_index("policy")
+    policy = table.column(place).combine_chunks()
+    newer = pa.StructArray.from_arrays(
+        [*policy.flatten(), pa.array(["x"] * 3)], names=[*(field.name for field in policy.type), "novel"]
+    )
+    for made, name in (
+        (table.append_column("novel", pa.array(["x"] * 3)), "novel"),
+        (table.set_column(place, "policy", newer), "policy.novel"),
+    ):
+        with pytest.raises(StoreError, match=f"a column '{name}' that this version does not know"):
+            in_schema(made)

@@ -230,6 +230,38 @@ def test_a_rewritten_leaf_is_no_continuation(forked, new):
         assert refused(check_consistency, old, new, ROOTS[old], log.tree.root(), proof)
 
 
+def test_a_proof_has_the_length_of_its_claim():
+    """A subtree's root passed off as the tree's, and a tree within a larger one, are refused for the proof's length."""
+    a, b, c, d = LEAVES[:4]
+    ab, cd = node_hash(a, b), node_hash(c, d)
+    root = node_hash(ab, cd)
+    for check, claim, proof, reason in (
+        (check_inclusion, (a, 0, 4, a), (), "shorter than it must be"),
+        (check_inclusion, (a, 0, 4, ab), (b,), "shorter than it must be"),
+        (check_inclusion, (d, 3, 4, cd), (c,), "leads to another root|shorter than it must be"),
+        (check_inclusion, (a, 0, 1, ab), (b,), "longer than it can be"),
+        (check_inclusion, (a, 0, 2, root), (b, cd), "longer than it can be"),
+        (check_consistency, (1, 2, a, root), (b, cd), "longer than it can be"),
+        (check_consistency, (2, 4, ab, root), (), "shorter than it must be"),
+        (check_consistency, (1, 4, a, ab), (b,), "shorter than it must be"),
+        (check_consistency, (4, 4, root, root), (a,), "the proof is not empty"),
+        (check_consistency, (0, 4, EMPTY_ROOT, root), (root,), "the proof is not empty"),
+    ):
+        with pytest.raises(ProofError, match=reason):
+            check(*claim, proof)
+
+
+def test_a_hash_has_32_bytes():
+    """Bytes moved over the border of two hashes leave the node above them as it was, and are refused nevertheless."""
+    a, b = LEAVES[:2]
+    root = node_hash(a, b)
+    assert node_hash(a + b[:1], b[1:]) == root
+    with pytest.raises(ProofError, match="a hash has not 32 bytes"):
+        check_inclusion(a + b[:1], 0, 2, root, (b[1:],))
+    with pytest.raises(ProofError, match="a hash has not 32 bytes"):
+        check_consistency(1, 2, a + b[:1], root, (b[1:],))
+
+
 def test_what_cannot_be_proved_is_asked_for_in_vain():
     """A leaf behind the end, a tree larger than its successor or than the tiles that there are: an error at once."""
     for make, arguments, reason in (

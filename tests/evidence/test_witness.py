@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import multiprocessing
 import shutil
 
@@ -11,6 +12,7 @@ from merkle_logs import FailingDisk, GrownLog, leaves_of, signer
 
 from evidence.errors import ConfigError, StoreError, UnavailableError
 from evidence.log.checkpoints import checkpoint
+from evidence.log.keys import alone_in
 from evidence.log.merkle import EMPTY_ROOT, leaf_hash
 from evidence.log.notes import NoteError, Verifier, open_note
 from evidence.log.witness import LogForked, LogShrunk, Seen, Witness
@@ -163,6 +165,32 @@ def test_it_remembers_before_it_signs(tmp_path):
             assert [path.name for path in folder.glob("logs/*/*")] == [f"{size:020d}"]
         Witness(tmp_path / "w", "witness.example/w1").cosign(note, KNOWN, read, at=NOW)
         probe.steps.clear()
+
+
+def test_a_memory_is_durable_before_it_counts(tmp_path):
+    """Content before name, then the name and the folders above it: also where another process made them and died."""
+    disk = FailingDisk()
+    made = Witness.create(tmp_path / "w", "witness.example/w1")
+    folder = hashlib.sha256(ORIGIN.encode()).hexdigest()
+    folders = [("sync", folder), ("sync", "logs"), ("sync", "w")]
+    note, read = stated(300)
+    Witness(tmp_path / "w", "witness.example/w1", disk=disk).cosign(note, KNOWN, read, at=NOW)
+    name = f"{300:020d}"
+    content = [("write", ".unfinished"), ("sync", ".unfinished"), ("publish", name)]
+    assert [step for step in disk.steps if step[0] != "remove"][-6:] == [*content, *folders]
+    disk.steps.clear()
+    Witness(tmp_path / "w", "witness.example/w1", disk=disk).cosign(note, KNOWN, read, at=NOW)
+    assert [step for step in disk.steps if step[0] != "remove"] == folders
+    assert made.seen(ORIGIN).size == 300
+
+
+def test_a_witness_does_one_thing_at_a_time(witness, tmp_path, monkeypatch):
+    """While another process looks at a checkpoint, nothing is compared and nothing signed."""
+    monkeypatch.setattr("evidence.log.keys._LOCK_WAIT_S", 0.05)
+    note, read = stated(600)
+    with alone_in(tmp_path / "w"), pytest.raises(UnavailableError, match="another process makes changes"):
+        witness.cosign(note, KNOWN, read, at=NOW)
+    witness.cosign(note, KNOWN, read, at=NOW)
 
 
 def checkpointed(note):

@@ -1,5 +1,5 @@
 module waybill.test/interop
 
-go 1.18
+go 1.26.0
 
-require golang.org/x/mod v0.17.0
+require golang.org/x/mod v0.43.0

@@ -1,7 +1,7 @@
 // Command interop checks a log with the libraries of Go's own checksum database, golang.org/x/mod/sumdb.
 //
 // It reads a folder: vkey, checkpoint, proofs.json and tile/. It prints "ok" and what it checked, or one line
-// that begins with what was refused (note, tree, record, tiles), and then exits with 1.
+// that begins with what was refused (note, tree, record, tiles, tile), and then exits with 1.
 package main
 
 import (
@@ -143,8 +143,68 @@ func check(folder string) (string, error) {
 			return "", fmt.Errorf("tiles: tree %d has another root", tree.Size)
 		}
 	}
+	made, err := rebuild(folder, size, root)
+	if err != nil {
+		return "", err
+	}
 	return fmt.Sprintf("ok %s %d records %d trees %d tiles %d",
-		lines[0], size, len(claimed.Records), len(claimed.Trees), len(source.read)), nil
+		lines[0], size, len(claimed.Records), len(claimed.Trees), made), nil
+}
+
+// rebuild makes the tree anew from the leaves, which the tiles of the lowest level hold, and compares the root and
+// each tile byte for byte. It gives how many tiles there are.
+func rebuild(folder string, size int64, root tlog.Hash) (int, error) {
+	var stored []tlog.Hash
+	reader := tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
+		found := make([]tlog.Hash, len(indexes))
+		for i, index := range indexes {
+			found[i] = stored[index]
+		}
+		return found, nil
+	})
+	wanted := tlog.NewTiles(8, 0, size)
+	source := tiles{folder, map[string]bool{}}
+	data, err := source.ReadTiles(wanted)
+	if err != nil {
+		return 0, fmt.Errorf("tile: %w", err)
+	}
+	var number int64
+	for i, tile := range wanted {
+		if tile.L != 0 {
+			continue
+		}
+		for leaves := data[i]; len(leaves) > 0; leaves = leaves[tlog.HashSize:] {
+			if len(leaves) < tlog.HashSize {
+				return 0, fmt.Errorf("tile: %s: no whole hashes", tile.Path())
+			}
+			hashes, err := tlog.StoredHashesForRecordHash(number, tlog.Hash(leaves[:tlog.HashSize]), reader)
+			if err != nil {
+				return 0, fmt.Errorf("tile: %w", err)
+			}
+			stored = append(stored, hashes...)
+			number++
+		}
+	}
+	if number != size {
+		return 0, fmt.Errorf("tile: %d leaves instead of %d", number, size)
+	}
+	made, err := tlog.TreeHash(size, reader)
+	if err != nil {
+		return 0, fmt.Errorf("tile: %w", err)
+	}
+	if made != root {
+		return 0, errors.New("tile: the leaves have another root")
+	}
+	for i, tile := range wanted {
+		right, err := tlog.ReadTileData(tile, reader)
+		if err != nil {
+			return 0, fmt.Errorf("tile: %w", err)
+		}
+		if !bytes.Equal(right, data[i]) {
+			return 0, fmt.Errorf("tile: %s is another", tile.Path())
+		}
+	}
+	return len(source.read), nil
 }
 
 func main() {

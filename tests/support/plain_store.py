@@ -404,7 +404,7 @@ class PlainLog:
         body = [f"{name} {value}" for name, value in known.items()]
         if number == 0 and self.first is not None:
             body.append(f"first {self.first}")
-        order = "rejected lost add remove expire statement source withheld key".split()
+        order = ["rejected", "lost", "add", "remove", "expire", "statement", "source", "withheld", "key"]
         more = sorted(lines, key=lambda line: order.index(line.split(" ")[0]) if line.split(" ")[0] in order else 99)
         if key is not None:
             more.append(f"key {key.verifier}")
@@ -527,7 +527,8 @@ class PlainLog:
 
             def change(text: str, previous: str = previous) -> str:
                 return "".join(
-                    f"previous {previous}\n" if line.startswith("previous ") else line for line in text.splitlines(True)
+                    f"previous {previous}\n" if line.startswith("previous ") else line
+                    for line in text.splitlines(keepends=True)
                 )
 
             self.edit(number, change, *signers)

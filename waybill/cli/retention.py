@@ -1,37 +1,30 @@
-"""`waybill retention`: destroy what has reached its maximum, say what is kept, hold what must not go."""
+"""`waybill retention`: destroy what has reached its maximum, and say what is kept."""
 
 from __future__ import annotations
 
-import asyncio
 import getpass
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from itertools import chain
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import uuid4
 
 import orjson
 import typer
 from rich.table import Table
 
-from evidence.errors import ConfigError, RecordError, UnavailableError
+from evidence.errors import ConfigError, UnavailableError
 from evidence.records import EventType
 from waybill.cli.interrupts import listen
 from waybill.cli.options import Home, Kafka, out, resolve, tell
 from waybill.settings import Settings
 
 if TYPE_CHECKING:
-    from policy.retention import Group
+    from policy.holds import HoldBook
+    from policy.retention import Group, RetentionRules
+    from policy.vault.erasure import Erasure, Step
     from policy.vault.keys import KeyInfo
     from policy.vault.sealing import Vault
     from policy.vault.store import Destruction, VaultStore
-
-_BATCH: Final = 200
-"""Events of one Kafka transaction."""
-_SEARCH_S: Final = 120.0
-"""Seconds that looking for evidence of an earlier run may take."""
-_SLACK_MS: Final = 3_600_000
-"""How far the clocks of this machine and of the broker may differ, in milliseconds."""
 
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept in evidence.")]
 Actor = Annotated[
@@ -65,6 +58,8 @@ def run(
     from policy.vault.files import locked  # noqa: PLC0415 - the same
 
     vault, store = opened(settings)
+    holds = hold_book(settings).active
+    store.cover(holds)
     if dry_run:
         _print_plan(sweep.due(vault, store, moment), store.groups(moment))
         return
@@ -74,9 +69,12 @@ def run(
     listen()
     # Two runs at once would do the same things, and tell them twice.
     with locked(vault.ring.folder / "retention.lock"):
-        swept = sweep.sweep(vault, store, now=moment, new_id=lambda: uuid4().hex)
+        swept = sweep.sweep(vault, store, now=moment, new_id=lambda: uuid4().hex, holds=holds)
         _tell(settings, store, swept.destroyed, who(actor), clock)
+        erased = carry_out(settings, store, moment)
     out.print(f"removed {swept.removed} objects and destroyed {len(swept.destroyed)} keys; evidence has each key")
+    if erased:
+        out.print(f"erased {erased} payloads of people who had asked for it")
 
 
 @app.command()
@@ -90,11 +88,15 @@ def report(
     """
     settings = resolve(home=home)
     now = datetime.now(UTC)
+    from policy.vault.erasure import Erasures  # noqa: PLC0415 - `--help` needs none of it
+
     vault, store = opened(settings)
+    store.cover(hold_book(settings).active)
     groups, keys = store.groups(now), vault.ring.keys()
-    pending = store.destructions()
+    pending, asked = store.destructions(), Erasures(store).open()
     if as_json:
-        out.print(orjson.dumps(_as_json(groups, keys, pending, now), option=orjson.OPT_INDENT_2).decode(), markup=False)
+        said = _as_json(groups, keys, pending, now) | {"erasures": [_erasure(each) for each in asked]}
+        out.print(orjson.dumps(said, option=orjson.OPT_INDENT_2).decode(), markup=False)
         return
     out.print(_table(groups) if groups else "the vault keeps no objects")
     late = sum(group.overdue for group in groups)
@@ -102,34 +104,9 @@ def report(
     out.print(f"{len(keys)} keys, {len(bare)} of them without objects (they seal work records, or wait for their end)")
     if late or pending or any(info.key.due <= now and info.key in bare for info in keys):
         out.print(f"overdue: {late} objects; run `waybill retention run`")
-
-
-@app.command()
-def hold(
-    request_id: Annotated[str, typer.Argument(metavar="REQUEST_ID", help="The request's id.")],
-    reason: Reason,
-    release: Annotated[bool, typer.Option("--release", help="End the hold.")] = False,  # noqa: FBT002 - a flag
-    actor: Actor = None,
-    home: Home = None,
-    kafka: Kafka = None,
-) -> None:
-    """Keep everything that the vault has of a request, whatever its maximum says, until the hold is released.
-
-    Example: `waybill retention hold 7d0c1f6e-8a35-4d7a-9a44-5f3f0b0f6d11 --reason "case 2026-117"`
-    """
-    settings = resolve(home=home, kafka=kafka)
-    _, store = opened(settings)
-    kept = store.of_request(request_id)
-    why, by = masked(reason), who(actor)
-    # Whichever way the program ends between the two steps, what should be held is held.
-    if not kept or (not release and not store.hold(request_id, on=True)):
-        raise RecordError("nothing_kept", f"the vault keeps nothing of {request_id}: there is nothing to hold")
-    listen()
-    content = {"hold": "released" if release else "placed", "objects": len(kept), "reason": why}
-    asyncio.run(_say(settings, request_id, by, {"tenant_ref": kept[0].tenant, "detail": _json(content)}))
-    if release:
-        store.hold(request_id, on=False)
-    out.print(f"{len(kept)} objects of {request_id} are {'no longer' if release else 'now'} under legal hold")
+    for each in asked:
+        when = f"{each.asked:%Y-%m-%d}"
+        out.print(f"erasure of {each.subject} ({each.tenant}), asked for on {when}, waits", markup=False)
 
 
 def opened(settings: Settings) -> tuple[Vault, VaultStore]:
@@ -139,8 +116,71 @@ def opened(settings: Settings) -> tuple[Vault, VaultStore]:
     return settings.open_vault(), VaultStore(settings.vault_folder)
 
 
-def who(actor: str | None) -> str:
-    """Give who does it, as evidence names them.
+def hold_book(settings: Settings) -> HoldBook:
+    """Give the legal holds of a deployment; nothing is made on disk."""
+    from policy.holds import HoldBook  # noqa: PLC0415 - `--help` needs none of it
+
+    return HoldBook(settings.vault_folder / "holds")
+
+
+def rules_of(settings: Settings) -> RetentionRules:
+    """Give the retention rules in force.
+
+    Raises:
+        ConfigError: they, or the labels that they are about, cannot be used.
+    """
+    from policy import labels, retention  # noqa: PLC0415 - `--help` needs none of it
+
+    folder = settings.policy_folder()
+    made = labels.load(folder / "labels.yaml")
+    return retention.load(
+        folder / "retention.yaml",
+        classes=made.classes,
+        categories=made.config.categories,
+        purposes=made.config.purposes,
+    )
+
+
+def carry_out(settings: Settings, store: VaultStore, now: datetime) -> int:
+    """Carry out requests for erasure as far as they may be, and tell it; give how many payloads were erased.
+
+    Raises:
+        HoldError: a hold is damaged; nothing is erased.
+        ConfigError: the retention rules cannot be used.
+        UnavailableError: the disk does not let us, or evidence could not be written; run it again.
+    """
+    from policy.vault import erasure as erasing  # noqa: PLC0415 - `--help` needs none of it
+    from streams.operator import Deed  # noqa: PLC0415 - the same
+    from waybill.cli.telling import Untold, tell_once  # noqa: PLC0415 - the same
+
+    erasures, clock = erasing.Erasures(store), datetime.now(UTC)
+
+    def deed(kind: EventType, name: str, each: Erasure | Step, said: str) -> Deed:
+        about = {"tenant_ref": each.tenant, "subject_ref": each.subject, "detail": said}
+        return Deed(kind, f"erasure:{name}", each.actor, about)
+
+    asked = [
+        Untold(each.id, each.begun, each.asked, deed(EventType.ERASURE_REQUESTED, each.id, each, said))
+        for each, said in ((each, erasing.requested(each)) for each in erasures.open() if not each.told)
+    ]
+    tell_once(settings, asked, erasures.mark_asked, clock)
+    if erasures.open():
+        rules, holds = rules_of(settings), hold_book(settings).active
+        erasing.carry_out(erasures, now=now, new_id=lambda: uuid4().hex, holds=holds, rules=rules)
+    steps = erasures.steps()
+    for step in steps:
+        if not step.destroyed:
+            erasures.destroy(step)
+    done = [
+        Untold(each.id, each.begun, each.decided, deed(EventType.SUBJECT_ERASED, each.erasure, each, said))
+        for each, said in ((each, erasing.detail(each)) for each in steps)
+    ]
+    tell_once(settings, done, erasures.mark, clock)
+    return sum(step.keys for step in steps)
+
+
+def who(actor: str | None, option: str = "--actor") -> str:
+    """Give who does it, as evidence names them; errors name the option.
 
     Raises:
         ConfigError: it has another form than `kind:name`, or the login is not known.
@@ -149,10 +189,10 @@ def who(actor: str | None) -> str:
         try:
             return f"user:{getpass.getuser()}"
         except (KeyError, OSError):
-            raise ConfigError("your login is not known here: say who you are with --actor user:NAME") from None
+            raise ConfigError(f"your login is not known here: say who you are with {option} user:NAME") from None
     kind, _, name = actor.partition(":")
     if not (kind and name and actor.isprintable() and len(actor) <= 256):  # noqa: PLR2004 - the event's bound
-        raise ConfigError(f"--actor is KIND:NAME, such as user:dora, and not {actor[:40]!r}")
+        raise ConfigError(f"{option} is KIND:NAME, such as user:dora, and not {actor[:40]!r}")
     return actor
 
 
@@ -170,79 +210,24 @@ def masked(text: str) -> str:
     return mask(text, Detectors().scan(text))[:512]
 
 
-async def _say(settings: Settings, request_id: str, actor: str, fields: Mapping[str, Any]) -> None:
-    from streams.operator import Deed  # noqa: PLC0415 - `--help` needs none of it
-    from streams.operator import tell as say  # noqa: PLC0415 - the same
-
-    deed = Deed(EventType.RETENTION_APPLIED, request_id, actor, fields)
-    await say(settings.kafka_settings(), (deed,), site=settings.site, now=datetime.now(UTC))
-
-
 def _tell(settings: Settings, store: VaultStore, done: Sequence[Destruction], actor: str, now: datetime) -> None:
-    """Write evidence of what is destroyed, once: what an earlier run may have written is looked for first."""
+    """Write evidence of what is destroyed, once."""
     from policy.vault import sweep  # noqa: PLC0415 - `--help` needs none of it
     from streams.operator import Deed  # noqa: PLC0415 - the same
-    from streams.operator import tell as say  # noqa: PLC0415 - the same
+    from waybill.cli.telling import NotTold, Untold, tell_once  # noqa: PLC0415 - the same
 
-    unsure = [each for each in done if each.begun]
-    written = asyncio.run(_written(settings, unsure)) if unsure else set()
-    store.mark([*written], "told")
-    left = [each for each in done if each.id not in written]
-    for start in range(0, len(left), _BATCH):
-        batch = left[start : start + _BATCH]
-        deeds = [
-            Deed(
-                EventType.RETENTION_APPLIED,
-                f"retention:{each.key}",
-                actor,
-                {"tenant_ref": each.tenant, "detail": sweep.detail(each)},
-            )
-            for each in batch
-        ]
-        names = [each.id for each in batch]
-        fresh = chain(names, iter(lambda: uuid4().hex, None))  # an event's intake is the id of its destruction
-        store.mark(names, "begun")
-        try:
-            asyncio.run(say(settings.kafka_settings(), deeds, site=settings.site, now=now, fresh=fresh.__next__))
-        except UnavailableError as error:
-            raise UnavailableError(
-                f"{len(left) - start} keys are destroyed, but evidence of it could not be written; run "
-                f"`waybill retention run` again, which writes it: {error}"
-            ) from error
-        store.mark(names, "told")
+    def deed(each: Destruction) -> Deed:
+        about = {"tenant_ref": each.tenant, "detail": sweep.detail(each)}
+        return Deed(EventType.RETENTION_APPLIED, f"retention:{each.key}", actor, about)
 
-
-async def _written(settings: Settings, unsure: Sequence[Destruction]) -> set[str]:
-    """Give those destructions that `ai.evidence` has already."""
-    from streams.topics import EVIDENCE  # noqa: PLC0415 - `--help` needs none of it
-    from waybill.cli.traffic import tail  # noqa: PLC0415 - the same
-
-    wanted = {each.id for each in unsure}
-    since = int(min(each.planned for each in unsure).timestamp() * 1000) - _SLACK_MS
-    reader = await tail(settings.kafka_settings(), (EVIDENCE,))
-    found: set[str] = set()
+    items = [Untold(each.id, each.begun, each.planned, deed(each)) for each in done]
     try:
-        async with asyncio.timeout(_SEARCH_S):
-            partitions = list(reader.assignment())
-            ends = await reader.end_offsets(partitions)
-            starts = await reader.offsets_for_times(dict.fromkeys(partitions, since))
-            for partition in partitions:
-                place = starts.get(partition)
-                reader.seek(partition, place.offset if place else ends[partition])
-            open_ = {each for each in partitions if await reader.position(each) < ends[each]}
-            while open_:
-                batch = await reader.getmany(*open_, timeout_ms=500)
-                for record in (record for records in batch.values() for record in records):
-                    if EventType.RETENTION_APPLIED.encode() in record.value:
-                        found.add(orjson.loads(record.value)["intakeId"])
-                open_ = {each for each in open_ if await reader.position(each) < ends[each]}
-    except TimeoutError:
+        tell_once(settings, items, store.mark, now)
+    except NotTold as error:
         raise UnavailableError(
-            f"the evidence at {settings.kafka} could not be looked through within {_SEARCH_S:g} s: run it again"
-        ) from None
-    finally:
-        await reader.stop()
-    return wanted & found
+            f"{error.count} keys are destroyed, but evidence of it could not be written; run "
+            f"`waybill retention run` again, which writes it: {error.why}"
+        ) from error
 
 
 def _moment(text: str | None, clock: datetime, *, ahead: bool) -> datetime:
@@ -312,5 +297,5 @@ def _as_json(
     }
 
 
-def _json(content: Mapping[str, Any]) -> str:
-    return orjson.dumps(content).decode()
+def _erasure(each: Erasure) -> dict[str, Any]:
+    return {"erasure": each.id, "tenant": each.tenant, "subject": each.subject, "asked": each.asked, "told": each.told}

@@ -16,7 +16,7 @@ from evidence.errors import ConfigError, RecordError
 from evidence.records import EventType
 from waybill.cli.interrupts import listen
 from waybill.cli.options import Home, Kafka, err, out, resolve, tell
-from waybill.cli.retention import Actor, Reason, masked, opened, who
+from waybill.cli.retention import Actor, Reason, hold_book, masked, opened, who
 from waybill.settings import Settings
 
 if TYPE_CHECKING:
@@ -55,14 +55,23 @@ def reveal(
         raise ConfigError("a text from stdin leaves no way to ask you: add --yes")
     from policy.retention import expired  # noqa: PLC0415 - the same
     from policy.vault import reveal as revealing  # noqa: PLC0415 - `--help` needs none of it
+    from policy.vault.erasure import Erasures  # noqa: PLC0415 - the same
     from policy.vault.store import open_object  # noqa: PLC0415 - the same
 
     listen()
     vault, store = opened(settings)
     # What has to be gone is gone, although no run has removed it yet.
     now = datetime.now(UTC)
+    store.cover(hold_book(settings).active)
     kept = [item for item in store.of_request(request_id) if not expired(item, now)]
     if not kept:
+        gone = Erasures(store).of_request(request_id)
+        if gone is not None:
+            raise RecordError(
+                "erased",
+                f"what the vault kept of {request_id} was erased on {gone.at:%Y-%m-%d}, as the person asked: nobody "
+                "can reveal it any more",
+            )
         raise RecordError(
             "nothing_kept",
             f"the vault keeps nothing of {request_id}: it held no pseudonyms, or retention has removed them",

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from plain_store import (
-    NEXT,
     NOON,
     OWN,
     STRANGER,
@@ -335,7 +334,7 @@ def an_insider_drops_a_row_from_the_file_alone(log: PlainLog) -> None:
     cosigned_anew(log)
 
 
-@case("leaves", "are not the rows of those that it removes")
+@case("leaves", "are not the rows of the files that it removes")
 def an_insider_drops_a_row_and_its_leaf_in_compaction(log: PlainLog) -> None:
     """The compacted file has one row fewer, and says so."""
     file = a_file(log)

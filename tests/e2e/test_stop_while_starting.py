@@ -1,0 +1,40 @@
+"""Workers that are told to stop at any moment of their start: they end, in order, and hold nobody up."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from pipeline_process import Pipeline, running_pipeline, slow
+from requests_made import request
+
+STOP_S = 15.0
+"""Far more than calls of 300 ms take to end, and less than half of what a broker holds a join back for."""
+
+
+async def begun(pipeline: Pipeline, name: str, after_s: float) -> None:
+    """Start a worker, and come back so long after it has begun to start its stages."""
+    seen = pipeline.home / f"{name}.log"
+    size = seen.stat().st_size if seen.exists() else 0
+    worker = await pipeline.start_worker(name, wait=False)
+    await pipeline.until(
+        lambda: not worker.running or b"health at" in seen.read_bytes()[size:], 60, "a worker that starts"
+    )
+    await asyncio.sleep(after_s)
+
+
+@pytest.mark.kafka
+async def test_workers_end_whenever_they_are_told_to(kafka, prefix, tmp_path):
+    """Two workers that share their groups start together and are stopped 0.1 to 1.6 s later; each ends by itself."""
+    async with running_pipeline(tmp_path, kafka, prefix, script=slow(300), WAYBILL_MAX_HOSTED="4") as pipeline:
+        for turn in range(6):
+            await pipeline.send_all(request(f"stop-{turn}-{n}", "Say hello. (latency 300)") for n in range(6))
+            after_s = 0.1 + 0.3 * turn
+            names = ("one", "two")
+            await asyncio.gather(*(begun(pipeline, name, after_s) for name in names))
+            await asyncio.gather(*(pipeline.worker(name).stop(STOP_S) for name in names))
+            codes = [pipeline.worker(name).returncode for name in names]
+            assert codes == [0, 0], pipeline.told([f"stopped after {after_s:.1f} s they ended with {codes}"])
+        await pipeline.start_worker()
+        outcomes = await pipeline.check(outcomes={"completed"})
+        assert outcomes["completed"] == pipeline.call_count() == 36

@@ -1,0 +1,114 @@
+"""`waybill erase`: what the vault keeps about a person ends, and evidence says so before and after."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+from uuid import uuid4
+
+import typer
+
+from evidence.errors import ConfigError, RecordError
+from evidence.records import EventType
+from waybill.cli.hold import As
+from waybill.cli.interrupts import listen
+from waybill.cli.options import Home, Kafka, out, resolve, tell
+from waybill.cli.retention import Reason, carry_out, hold_book, masked, opened, rules_of, who
+from waybill.settings import Settings
+
+if TYPE_CHECKING:
+    from policy.vault.erasure import Erasure, Erasures, Verdict
+
+
+def erase(
+    subject: Annotated[str, typer.Argument(metavar="SUBJECT", help="The person: a reference, as requests have it.")],
+    reason: Reason,
+    tenant: Annotated[
+        str | None, typer.Option("--tenant", metavar="ID", help="Of which tenant, where several know the person.")
+    ] = None,
+    by: As = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be erased.")] = False,  # noqa: FBT002 - a flag
+    home: Home = None,
+    kafka: Kafka = None,
+) -> None:
+    """Destroy the keys of everything that the vault keeps about a person: requests, answers, originals of pseudonyms.
+
+    Evidence says first that it was asked for, and then what was erased; it keeps its rows and hashes. What is under
+    legal hold, or has not reached its minimum, stays: that is told, and `waybill retention run` erases it later. It may
+    be killed at any moment and run again.
+
+    Example: `waybill erase person:7 --tenant acme --reason "asked by letter of 2026-11-20"`
+    """
+    settings = resolve(home=home, kafka=kafka)
+    from policy.vault.erasure import Erasure, Erasures  # noqa: PLC0415 - `--help` needs none of it
+    from policy.vault.files import locked  # noqa: PLC0415 - the same
+
+    actor, why, now = who(by, "--as"), masked(reason), datetime.now(UTC)
+    vault, store = opened(settings)
+    erasures, holds, rules = Erasures(store), hold_book(settings).active, rules_of(settings)
+    of = _tenant(erasures, subject, tenant)
+    verdict = erasures.look(of, subject, now=now, holds=holds, rules=rules)
+    if dry_run:
+        _print(verdict, subject)
+        return
+    begun = (of, subject) in erasures.people()
+    if not (verdict.found or begun):
+        raise RecordError("nothing_kept", f"the vault keeps nothing about {subject}: there is nothing to erase")
+    listen()
+    with locked(vault.ring.folder / "retention.lock"):
+        asked = Erasure(uuid4().hex, of, subject, why, actor, now)
+        if verdict.found:
+            asked = erasures.ask(asked)
+        erased = carry_out(settings, store, now)
+        left = erasures.look(of, subject, now=now, holds=holds, rules=rules)
+        if left.refused:
+            _refuse(settings, asked, left, actor)
+    out.print(f"erased {erased} payloads about {subject}; evidence says so", markup=False, soft_wrap=True)
+
+
+def _tenant(erasures: Erasures, subject: str, tenant: str | None) -> str:
+    """Give the tenant whose person is meant."""
+    known = erasures.tenants(subject)
+    if tenant is not None:
+        return tenant
+    if not known:
+        raise RecordError("nothing_kept", f"the vault keeps nothing about {subject}: there is nothing to erase")
+    if len(known) > 1:
+        raise ConfigError(f"{len(known)} tenants know {subject}: choose with --tenant {', '.join(known)}")
+    return known[0]
+
+
+def _refuse(settings: Settings, erasure: Erasure, verdict: Verdict, actor: str) -> None:
+    """Tell that something stays, and end with what forbids it."""
+    from policy.vault.erasure import refused  # noqa: PLC0415 - `--help` needs none of it
+    from streams.operator import Deed  # noqa: PLC0415 - the same
+    from streams.operator import tell as say  # noqa: PLC0415 - the same
+
+    about = {"tenant_ref": erasure.tenant, "subject_ref": erasure.subject, "detail": refused(erasure, verdict)}
+    deed = Deed(EventType.ERASURE_REFUSED, f"erasure:{erasure.id}", actor, about)
+    asyncio.run(say(settings.kafka_settings(), (deed,), site=settings.site, now=datetime.now(UTC)))
+    raise RecordError(
+        "erasure_refused", f"{_why(verdict, erasure.subject)}; `waybill retention run` erases it once that has ended"
+    )
+
+
+def _why(verdict: Verdict, subject: str) -> str:
+    from policy.holds import scopes  # noqa: PLC0415 - `--help` needs none of it
+
+    if verdict.held:
+        return f"nothing about {subject} is erased, because of the legal hold {scopes(verdict.held)}"
+    rules = "; ".join(
+        f"{each.objects} of class {each.data_class} for {each.purpose} until {each.until:%Y-%m-%d}"
+        for each in verdict.waits
+    )
+    return f"{verdict.found - len(verdict.goes)} payloads about {subject} have to be kept for now: {rules}"
+
+
+def _print(verdict: Verdict, subject: str) -> None:
+    out.print(
+        f"would erase {len(verdict.goes)} of {verdict.found} payloads about {subject}", markup=False, soft_wrap=True
+    )
+    if verdict.refused:
+        out.print(_why(verdict, subject), markup=False, soft_wrap=True)
+    tell("waybill: nothing was changed (--dry-run)")
