@@ -301,6 +301,10 @@ def _witnesses(log: _Log, rows: Sequence[Row], witnesses: Sequence[VerifierKey],
             raise Untrue("witness", where, what)
         if commit.number == newest.number and theirs.note.text != log.newest.note.text:
             raise Untrue("witness", where, f"signed another commit {commit.number}: the log is forked")
+        if commit.number >= log.followed.trusted[0].commit.number and not any(
+            (line := theirs.note.of(key)) and key.signed(theirs.note.text, line.body) for key in log.followed.keys
+        ):
+            raise Untrue("witness", where, "bears no good signature of the log's own key")
         good = list(cosigned(theirs.note, witnesses, where))
         for key in good:
             covered[str(key)] = max(covered.get(str(key), 0), commit.size)

@@ -93,6 +93,9 @@ def follow(commits: Sequence[Signed], given: Collection[VerifierKey], *, others:
     """
     last = commits[-1]
     found = Followed(last.commit.origin)
+    for one in commits:
+        if one.commit.origin != found.origin:
+            raise Untrue("other-log", one.where, f"is of {one.commit.origin}, and not of {found.origin}")
     for one, other in pairwise(commits):
         _check_order(one, other, whole=not others)
     force: VerifierKey | None = None
@@ -123,8 +126,6 @@ def follow(commits: Sequence[Signed], given: Collection[VerifierKey], *, others:
 
 def _check_order(one: Signed, other: Signed, *, whole: bool) -> None:
     earlier, later = one.commit, other.commit
-    if earlier.origin != later.origin:
-        raise Untrue("other-log", one.where, f"is of {earlier.origin}, and not of {later.origin}")
     if earlier.number >= later.number or earlier.size > later.size or earlier.time > later.time:
         raise Untrue("order", one.where, f"commit {earlier.number} does not come before commit {later.number}")
     # A commit that was kept may bear cosignatures that the log's own file has not.

@@ -1,4 +1,4 @@
-"""`waybill retention`: what it destroys is told once, what it reports is what is kept, and holds hold."""
+"""`waybill retention`: what it destroys is told once, and what it reports is what is kept."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 from vault_children import KEEP, an_object
 from vault_rig import Deployment, deployment
 
-from evidence.errors import ConfigError, RecordError, UnavailableError
+from evidence.errors import ConfigError, UnavailableError
+from policy.holds import HoldError
 from policy.vault.sealing import KeyDestroyed, Vault, key_of
 from policy.vault.store import SealedObject, VaultStore, open_object
 from streams.brokers.process import free_port
@@ -110,38 +111,6 @@ def test_a_run_that_died_after_telling_does_not_tell_again(place, monkeypatch):
     assert len(details(place, 2)) == 2
 
 
-@pytest.mark.kafka
-def test_a_hold_keeps_until_it_is_released(place):
-    """Held, an object outlives its maximum; both the hold and its release are evidence, with a masked reason."""
-    objects = fill(place.folder)
-    reason = "case 117, asked by ada.lovelace@example.com"
-    retention.hold("request of old", reason=reason, actor="service:timer")
-    retention.run(actor="service:timer")
-    assert open_object(place.vault, objects["old"]) == b"{}"
-    retention.hold("request of old", reason=reason, release=True, actor="service:timer")
-    retention.run(actor="service:timer")
-    with pytest.raises(KeyDestroyed):
-        open_object(place.vault, objects["old"])
-    found = details(place, 4)
-    assert [each["hold"] for each in found if "hold" in each] == ["placed", "released"]
-    assert all("lovelace" not in json.dumps(each) for each in found)
-    assert all("case 117" in str(each["reason"]) for each in found if "hold" in each)
-
-
-def test_a_hold_whose_evidence_cannot_be_written_holds(tmp_path):
-    """Without a broker the hold is placed all the same, and a release is not."""
-    fill(tmp_path / "vault")
-    nobody = f"127.0.0.1:{free_port()}"
-    with pytest.raises(UnavailableError):
-        retention.hold("request of old", reason="case 117", home=tmp_path, kafka=nobody)
-    (item,) = VaultStore(tmp_path / "vault").of_request("request of old")
-    assert item.legal_hold
-    with pytest.raises(UnavailableError):
-        retention.hold("request of old", reason="over", release=True, home=tmp_path, kafka=nobody)
-    (item,) = VaultStore(tmp_path / "vault").of_request("request of old")
-    assert item.legal_hold
-
-
 def test_the_report_says_what_is_kept_and_what_is_overdue(tmp_path, capsys):
     """By tenant, period, class and purpose: how many, the oldest, when they go, and how many should be gone."""
     objects = fill(tmp_path / "vault")
@@ -206,14 +175,22 @@ def test_an_earlier_moment_ends_less(tmp_path):
     assert key_of(objects["old"].sealed) in {info.key for info in known}
 
 
-def test_what_cannot_be_held_and_who_cannot_be_named_are_errors(tmp_path):
-    """A request of which nothing is kept, an empty reason and an actor without a kind are each refused."""
+def test_who_cannot_be_named_is_an_error(tmp_path):
+    """An actor without a kind, without a name, or with a line break is refused before anything is told."""
     fill(tmp_path / "vault")
-    with pytest.raises(RecordError, match="nothing to hold"):
-        retention.hold("nobody's", reason="case 117", home=tmp_path)
-    with pytest.raises(ConfigError, match="--reason is empty"):
-        retention.hold("request of old", reason=" ", home=tmp_path)
     for actor in ("dora", "user:", ":dora", "user:do\nra"):
         with pytest.raises(ConfigError, match="--actor is KIND:NAME"):
-            retention.hold("request of old", reason="case 117", actor=actor, home=tmp_path)
-    assert not VaultStore(tmp_path / "vault").of_request("request of old")[0].legal_hold
+            retention.run(actor=actor, home=tmp_path, kafka=f"127.0.0.1:{free_port()}")
+
+
+def test_a_damaged_hold_stops_the_run(tmp_path):
+    """Where a hold cannot be read, nothing is removed and no key destroyed, and the error names the file."""
+    objects = fill(tmp_path / "vault")
+    folder = tmp_path / "vault" / "holds"
+    folder.mkdir()
+    (folder / "0123456789ab.json").write_text('{"version": 1, "id": "0123456789ab"')
+    with pytest.raises(HoldError, match=r"0123456789ab\.json is damaged"):
+        retention.run(home=tmp_path)
+    for item in objects.values():
+        assert open_object(Vault(tmp_path / "vault"), item) == b"{}"
+    assert sum(group.objects for group in VaultStore(tmp_path / "vault").groups(NOW)) == 3

@@ -18,6 +18,7 @@ from vault_rig import Deployment, deployment
 from evidence.errors import ConfigError, RecordError, UnavailableError
 from policy.detection.detectors import Finding
 from policy.detection.kinds import KINDS
+from policy.holds import Hold, HoldBook
 from policy.questions import Style
 from policy.vault import reveal as revealing
 from policy.vault.sealing import KeyDestroyed, Vault, VaultError, key_of
@@ -183,7 +184,9 @@ def test_what_has_to_be_gone_is_not_revealed(tmp_path, nobody):
     file.write_text(ANSWER)
     with pytest.raises(RecordError, match="keeps nothing"):
         reveal(REQUEST, reason="test", file=file, yes=True, home=tmp_path, kafka=nobody)
-    store.hold(REQUEST, on=True)
+    HoldBook(tmp_path / "vault" / "holds").place(
+        Hold(id="0" * 12, request=REQUEST, reason="case 117", by="user:dora", at=NOW)
+    )
     with pytest.raises(UnavailableError):
         reveal(REQUEST, reason="test", file=file, yes=True, home=tmp_path, kafka=nobody)
 

@@ -116,6 +116,7 @@ class Proving:
     stories: dict[str, list[EvidenceEvent]]
     contracts: dict[str, Waybill]
     offset: int = 0
+    log: tuple[str, str, int] = LOG
 
     @classmethod
     def begin(cls, root, *, site: str = "home") -> Proving:
@@ -146,7 +147,7 @@ class Proving:
         longest = max(map(len, told))
         events = [events[step] for step in range(longest) for events in told if step < len(events)]
         events = [event for event in events if not left_out(event)]
-        with self.store.open(*LOG) as writer:
+        with self.store.open(*self.log) as writer:
             for at in range(0, len(events), rows):
                 part = events[at : at + rows]
                 offsets = [self.offset + 2 * place for place in range(len(part))]  # every other offset is a marker
@@ -159,7 +160,7 @@ class Proving:
 
     def compact(self) -> None:
         """Merge all small files."""
-        with self.store.open(*LOG) as writer:
+        with self.store.open(*self.log) as writer:
             for plan in list(plans(writer.live, today=TODAY.date(), many=2)):
                 compact(writer, self.files, plan)
 

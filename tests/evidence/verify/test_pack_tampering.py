@@ -1,5 +1,7 @@
 """Packs that were tampered with: each change is found, named, and never a traceback."""
 
+# ruff: noqa: ARG005, PLW0108 - all changes have one form, whether they need the case or not
+
 from __future__ import annotations
 
 import base64
@@ -8,15 +10,14 @@ import hashlib
 import json
 
 import pytest
-from evidence_samples import NOON
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from packs_made import LOG, NAME, Proving, closed, crossing, opened
 
 from evidence.files.local import LocalFiles
-from evidence.log.keys import KeyRing
 from evidence.log.witness import Witness
-from evidence.pack import PAYLOAD_TYPE
+from evidence.pack import PAYLOAD_TYPE, key_changes
+from evidence.store.history import read_commit
 from evidence.store.layout import LogPartition
 from evidence.store.site import EvidenceStore
 from evidence.store.state import read_head, tile_reader
@@ -33,10 +34,17 @@ class Case:
 
     def __init__(self, root) -> None:
         self.made = Proving.begin(root)
-        self.made.tell(range(20))
-        self.made.ring.rotate()
-        self.made.tell(range(20, 25))
         self.ring = self.made.ring
+        self.foreign = Proving(
+            EvidenceStore(LocalFiles(root / "foreign"), "home", self.ring), self.ring, {}, {}, log=("other", "topic", 0)
+        )
+        self.fork = Proving(EvidenceStore(LocalFiles(root / "fork"), "home", self.ring), self.ring, {}, {})
+        logs = ((self.made, 0), (self.foreign, 0), (self.fork, 30))
+        for proving, first in logs:
+            proving.tell(range(first, first + 20))
+        self.ring.rotate()
+        for proving, first in logs:
+            proving.tell(range(first + 20, first + 25))
         self.witness = Witness.create(root / "witness", "auditor")
         head = read_head(self.made.files, LogPartition(*LOG))
         read = tile_reader(self.made.files, NAME)
@@ -46,11 +54,6 @@ class Case:
         self.pack = self.made.prove(REQUEST).data
         self.statement = opened(self.pack)
         self.other = opened(self.made.prove(OTHER).data)
-        elsewhere = EvidenceStore(LocalFiles(root / "other"), "home", self.ring)
-        with elsewhere.open("cluster-2", "ai.evidence", 0):
-            pass
-        self.foreign = Proving(elsewhere, self.ring, {}, {})
-        self.foreign.tell(range(20))
         self.strange = Proving.begin(root / "strange", site="strange")
         self.strange.tell(range(20))
 
@@ -61,12 +64,12 @@ class Case:
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory) -> Case:
-    """The case of all tests here; none changes it."""
+    """The case of all tests here; none of them changes it."""
     return Case(tmp_path_factory.mktemp("case"))
 
 
 def test_the_pack_is_right_before_anybody_touches_it(case):
-    """Put together again without a change, and signed anew, the pack is right: the tests below change what they mean to."""
+    """Put together again without a change, and signed anew, the pack is right: below, only the change is wrong."""
     assert case.check(case.pack).ok, case.check(case.pack).first
     again = case.check(closed(case.statement, case.ring))
     assert again.ok, again.first
@@ -140,7 +143,8 @@ TAMPERINGS = {
     "a subject's name": ("subject", lambda s, c: s["subject"][0].update(name="another")),
     "a subject more": ("subject", lambda s, c: s["subject"].append(s["subject"][0])),
     "a subject with two digests": ("form", lambda s, c: s["subject"][0]["digest"].update(md5="0")),
-    "a checkpoint's size": ("signature", lambda s, c: checkpoint_of(s, "\ncommit ", "0\ncommit ")),
+    "a checkpoint's size": ("signature", lambda s, c: checkpoint_of(s, "-0\n1", "-0\n2")),
+    "a checkpoint of a rewritten log": ("inclusion", lambda s, c: of_fork(s, c)),
     "a checkpoint's next": ("signature", lambda s, c: checkpoint_of(s, "\nnext ", "\nnext 9")),
     "a checkpoint of another log of the site": ("other-log", lambda s, c: of_other_log(s, c)),
     "a checkpoint and rows of another log": ("other-log", lambda s, c: all_of_other_log(s, c)),
@@ -165,7 +169,10 @@ TAMPERINGS = {
     "a waybill of another request": ("waybill", lambda s, c: s["predicate"].update(waybills=foreign_waybill(c))),
     "a waybill twice": ("waybill", lambda s, c: s["predicate"]["waybills"].append(s["predicate"]["waybills"][0])),
     "a waybill that is a number": ("form", lambda s, c: s["predicate"].update(waybills=[7])),
-    "a receipt of another request": ("receipt", lambda s, c: s["predicate"].update(receipt=c.other["predicate"]["receipt"])),
+    "a receipt of another request": (
+        "receipt",
+        lambda s, c: s["predicate"].update(receipt=c.other["predicate"]["receipt"]),
+    ),
     "a receipt's request id": ("receipt", lambda s, c: receipt_of(s, requestId=OTHER)),
     "a receipt's outcome": ("receipt", lambda s, c: receipt_of(s, outcome="denied")),
     "a receipt's trace": ("receipt", lambda s, c: receipt_of(s, traceId="0" * 32)),
@@ -218,8 +225,16 @@ def slipped(said, case):
 
 def of_other_log(said, case):
     """Take the checkpoint of another log of the site, and leave the rest."""
-    case.foreign_pack = opened(case.foreign.prove(REQUEST).data)
-    said["predicate"]["logs"][0]["checkpoint"] = case.foreign_pack["predicate"]["logs"][0]["checkpoint"]
+    log = opened(case.foreign.prove(REQUEST).data)["predicate"]["logs"][0]
+    said["predicate"]["logs"][0]["checkpoint"] = log["checkpoint"]
+
+
+def of_fork(said, case):
+    """Take the checkpoint of another history of the same log."""
+    number = read_head(case.fork.files, LogPartition(*LOG)).commit.number
+    log = said["predicate"]["logs"][0]
+    log["checkpoint"] = read_commit(case.fork.files, NAME, number).note.decode()
+    log["commits"] = [note.decode() for note in key_changes(case.fork.files, NAME, 0, number)]
 
 
 def all_of_other_log(said, case):
@@ -297,19 +312,16 @@ def witness_of(said, *, signature=False, text=False, proof=False):
 def witness_elsewhere(said, case):
     """Take a witness's note of another log."""
     (item,) = said["predicate"]["logs"][0]["witnesses"]
-    head = read_head(case.foreign.files, LogPartition("cluster-1", "ai.evidence", 0))
-    if head is None:
-        raise AssertionError
-    item["note"] = item["note"].replace("/cluster-1/", "/cluster-2/", 1)
+    item["note"] = read_head(case.foreign.files, LogPartition(*case.foreign.log)).noted.note.decode()
 
 
 @pytest.mark.parametrize("name", TAMPERINGS)
 def test_a_tampering_is_found_though_the_envelope_is_signed_anew(case, name):
-    """Whoever holds the site's key and changes a pack in this way is found out, and the first finding names the sort."""
+    """Even whoever holds the site's key and changes a pack in this way is found out, and the finding names the sort."""
     kind, change = TAMPERINGS[name]
     said = copy.deepcopy(case.statement)
     change(said, case)
-    assert said != case.statement
+    assert json.dumps(said) != json.dumps(case.statement)
     report = case.check(closed(said, case.ring))
     assert not report.ok
     assert report.first.kind == kind, report.first
@@ -400,7 +412,7 @@ def test_a_changed_envelope_is_found(case, name):
     assert report.first.kind == kind, report.first
 
 
-def test_the_key_in_force_is_needed_and_no_other_will_do(case):
+def test_the_key_in_force_is_needed_and_no_other_will_do(case, tmp_path):
     """With no key at all, with another site's, or with a witness's in its place, nothing is believed."""
     assert verify_pack(case.pack, []).first.kind == "untrusted"
     assert verify_pack(case.pack, case.strange.ring.vkeys).first.kind == "untrusted"
@@ -496,19 +508,15 @@ def places(value, path=()):
 def test_any_part_replaced_by_anything_is_found_and_nothing_crashes(case, data, value):
     """Whoever holds the key and puts any JSON value in any place of the statement gets a finding, never a traceback."""
     said = copy.deepcopy(case.statement)
-    path = data.draw(st.sampled_from(sorted(places(said), key=str)[1:]))
+    path = data.draw(st.sampled_from([path for path in places(said) if path]))
     whole = said
     for name in path[:-1]:
         whole = whole[name]
     before = whole[path[-1]]
     whole[path[-1]] = value
-    if isinstance(value, int) and abs(value) >= 2**63:
-        mutated = closed(json.dumps(said).encode(), case.ring)
-    else:
-        mutated = closed(json.dumps(said).encode(), case.ring)
-    report = case.check(mutated)
+    report = case.check(closed(json.dumps(said).encode(), case.ring))
     same = value == before and type(value) is type(before)
-    shorter = path in {("predicate", "waybills")} and value == []
+    shorter = path == ("predicate", "waybills") and value == []
     assert report.ok is (same or shorter), report.first
 
 
@@ -521,10 +529,9 @@ def test_anything_that_is_no_pack_is_named_and_nothing_crashes(data):
 
 
 def test_the_sample_is_as_the_tests_need_it(case):
-    """The pack has a change of keys, a witness behind the newest commit, a waybill, a receipt, and rows between others."""
+    """The pack has a change of keys, a witness behind the newest commit, and rows that lie between those of others."""
     log = case.statement["predicate"]["logs"][0]
     assert (len(log["commits"]), len(log["witnesses"]), len(log["witnesses"][0]["proof"]) > 1) == (1, 1, True)
     numbers = [item["number"] for item in case.statement["predicate"]["rows"]]
     assert len(numbers) > 4
     assert numbers != list(range(numbers[0], numbers[0] + len(numbers)))
-    assert NOON.year == 2026
