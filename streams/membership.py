@@ -2,9 +2,9 @@
 
 A broker holds the answer to a join back until every member it knows has joined again, or for as long as the rebalance
 may take: up to a minute. aiokafka waits for that answer before it closes a consumer, so that a worker which is stopped
-while a group assembles does not end. And it forgets the name that the broker gave it where its topics change while it
-joins, or where it is closed before the join is complete: that name stays in the group as a member that never joins
-again, and is what the next worker's join is held back for. Seen in workers that were stopped as they started.
+while a group assembles does not end. And it does not give back the name that it has from the broker where it is closed
+before the join is complete: that name stays in the group as a member that never joins again, and is what the next
+worker's join is held back for. Seen in workers that were stopped as they started.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Final
 from aiokafka.client import ConnectionGroup
 from aiokafka.consumer import consumer as home
 from aiokafka.consumer.group_coordinator import GroupCoordinator
-from aiokafka.errors import KafkaError, MemberIdRequired, NoError, for_code
+from aiokafka.errors import KafkaError
 from aiokafka.protocol.group import JoinGroupRequest, LeaveGroupRequest, SyncGroupRequest
 
 log = logging.getLogger(__name__)
@@ -38,10 +38,7 @@ class Membership(GroupCoordinator):  # type: ignore[misc] # the library is untyp
     async def _send_req(self, request: Any) -> Any:
         if not isinstance(request, JoinGroupRequest | SyncGroupRequest):
             return await super()._send_req(request)
-        answer = await self._unless_closing(super()._send_req(request))
-        if isinstance(request, JoinGroupRequest) and for_code(answer.error_code) in (NoError, MemberIdRequired):
-            self.member_id = answer.member_id  # kept, whatever becomes of this join
-        return answer
+        return await self._unless_closing(super()._send_req(request))
 
     async def _unless_closing(self, asking: Coroutine[Any, Any, Any]) -> Any:
         """Wait for an answer, but not beyond the end of this consumer.

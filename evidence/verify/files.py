@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any, Final
@@ -141,12 +142,13 @@ def _opened(store: LocalStore, job: FileJob, made: Checked) -> Parquet | None:
         f"is not the file that was committed: {parquet.size} bytes with SHA-256 {parquet.sha256[:16]}…, "
         f"committed were {job.size} bytes with {job.sha256[:16]}…"
     )
+    parquet.close()
     made.wrong.append(_finding(job, "file-changed", what))
     return None
 
 
 def _batches(parquet: Parquet, job: FileJob) -> Iterator[pa.RecordBatch]:
-    with parquet.read() as file:
+    with closing(parquet), parquet.read() as file:
         meta = file.metadata
         if meta.num_rows != job.rows:
             raise RowError("", f"holds {meta.num_rows} rows, committed were {job.rows}")
@@ -156,7 +158,10 @@ def _batches(parquet: Parquet, job: FileJob) -> Iterator[pa.RecordBatch]:
         for number in range(meta.num_row_groups):
             if not 0 <= meta.row_group(number).total_byte_size <= MOST_GROUP_BYTES:
                 raise RowError("", f"row group {number} says it needs {meta.row_group(number).total_byte_size} bytes")
-        yield from file.iter_batches(batch_size=max(1, min(BATCH_ROWS, job.rows)), use_threads=False)
+        rows = max(1, min(BATCH_ROWS, job.rows))
+        for number in range(meta.num_row_groups):
+            # Each row group has its own dictionaries: a batch that reached into the next could not have one of both.
+            yield from file.iter_batches(batch_size=rows, row_groups=[number], use_threads=False)
 
 
 def _look(file: _File, batch: pa.RecordBatch, log: LogFacts) -> None:

@@ -159,7 +159,7 @@ class LocalStore:
 class Parquet:
     """A Parquet file that is open."""
 
-    file: object
+    file: pa.NativeFile | BinaryIO
     """What pyarrow reads."""
 
     size: int
@@ -167,6 +167,10 @@ class Parquet:
 
     sha256: str
     """Its SHA-256."""
+
+    def close(self) -> None:
+        """Let the file go."""
+        self.file.close()
 
     def read(self) -> pq.ParquetFile:
         """Read the footer, with bounds on what it may make us allocate.

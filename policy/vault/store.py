@@ -261,7 +261,8 @@ class VaultStore:
     def count(self, hold: Hold) -> int:
         """Say how many objects a hold covers."""
         where, values = _where(hold)
-        return int(self.database.read(f"SELECT count(*) FROM objects WHERE {where}", values)[0][0])  # noqa: S608 - names of columns
+        found = self.database.read(f"SELECT count(*) FROM objects WHERE {where}", values)  # noqa: S608 - names of columns
+        return int(found[0][0]) if found else 0
 
     def groups(self, now: datetime) -> tuple[Group, ...]:
         """Give what is kept, counted by key, class, purpose and kind."""

@@ -231,11 +231,11 @@ def test_an_erasure_that_is_killed_at_any_step_is_ended_by_the_next(place, monke
         with pytest.raises(Killed):
             erase("person:7", reason="letter", by="user:dora")
     assert tuple(seen) == STEPS[: number + 1], "the steps of an erasure have changed"
-    try:
+    if (number, after) == (len(STEPS) - 1, True):
+        with pytest.raises(RecordError, match="nothing to erase"):  # it had died after its last step
+            erase("person:7", reason="letter", by="user:dora")
+    else:
         erase("person:7", reason="letter", by="user:dora")
-    except RecordError as error:
-        # It had died after its last step: there was nothing left to do.
-        assert (number, after) == (len(STEPS) - 1, True), error
     assert place.store.of_request("request of i1") == ()
     assert (Erasures(place.store).open(), Erasures(place.store).steps()) == ((), ())
     assert kinds(place.events(2)) == ["erasure.requested", "subject.erased"]

@@ -159,7 +159,9 @@ def test_settings_that_are_named_exist():
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     for page in PAGES:
         for name in re.findall(r"WAYBILL_[A-Z_]*[A-Z]", page.read_text(encoding="utf-8")):
-            assert name in known or name.startswith(("WAYBILL_ENDPOINTS__", "WAYBILL_IDENTITY__")), f"{page}: {name}"
+            assert name in known or name.startswith(
+                ("WAYBILL_ENDPOINTS__", "WAYBILL_IDENTITY__", "WAYBILL_EVIDENCE_S3__")
+            ), f"{page}: {name}"
 
 
 def anchors(page: Path) -> set[str]:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
+from evidence_samples import stories
+from evidence_stores import local_store
 from vault_children import NOW, an_object
 
+from evidence.parsing import parse as parse_rows
+from evidence.records import EventType
+from evidence.store.expiry import Expiry, Plan, Rule
 from policy.files import Document
-from policy.retention import RetentionConfig, RuleConfig, parse
+from policy.holds import Holds
+from policy.retention import RetentionConfig, RowsRule, RuleConfig, parse
 from policy.vault.sealing import REVALIDATE_S, Bucket, Vault
 from policy.vault.store import VaultStore
 
@@ -50,7 +57,7 @@ def test_the_example_says_what_the_table_says():
         assert pseudonyms == f"up to {originals.max_days} days"
 
 
-@pytest.mark.parametrize(("model", "number"), [(RetentionConfig, 0), (RuleConfig, 1)])
+@pytest.mark.parametrize(("model", "number"), [(RetentionConfig, 0), (RuleConfig, 1), (RowsRule, 2)])
 def test_every_field_of_the_file_is_on_the_page(model, number):
     """The tables of fields have each field of the file, in its order, with its default."""
     body = PAGE.split("| field | default | meaning |\n| --- | --- | --- |\n")[1 + number].partition("\n\n")[0]
@@ -59,8 +66,52 @@ def test_every_field_of_the_file_is_on_the_page(model, number):
     for name, field in model.model_fields.items():
         if field.is_required():
             assert found[name] == "required"
-        elif isinstance(field.default, str | int):
+        elif isinstance(field.default, str | int) and field.default != ():
             assert found[name] == f"`{field.default}`"
+
+
+def test_the_rules_on_rows_that_the_page_shows_are_those_of_expiry():
+    """The rules under `evidence` become a plan in their order, each with its name, classes and days."""
+    from waybill.expiring import plan_of  # noqa: PLC0415 - the program is needed here alone
+
+    rules = parse(
+        Document(block("yaml", "rules:"), "page"),
+        classes=("public", "internal", "confidential", "restricted"),
+        categories={"personal", "financial", "secret"},
+        purposes=None,
+    )
+    plan = plan_of(rules, Holds())
+    assert [(rule.name, rule.min_days, rule.max_days) for rule in plan.rules] == [
+        ("restricted-rows", 183, 730),
+        ("all-rows", 183, 1827),
+    ]
+    assert plan.rule_for("restricted", "customer-support") == plan.rules[0]
+    assert plan.rule_for(None, None) == plan.rules[1]
+    assert plan.version == rules.digest
+
+
+def test_every_member_of_a_statement_is_on_the_page(tmp_path):
+    """The table of a statement names what a real one says."""
+    store = local_store(tmp_path)
+    events = list(stories(5))
+    offsets = list(range(len(events)))
+    told = parse_rows([event.to_json() for event in events], partition=0, offsets=offsets, timestamps_ms=offsets)
+    with store.open("cluster-1", "ai.evidence", 0) as writer:
+        writer.append(told.table, end=len(events) - 1)
+        (removal,) = Expiry(store.files, lambda: Plan((Rule("rows", 1),)), now=NOW.timestamp)(writer)
+    said = json.loads(removal.statement)
+    table = PAGE.partition("| member | meaning |\n| --- | --- |\n")[2].partition("\n\n")[0]
+    members = set(re.findall(r"`(\w+)`", table))
+    assert set(said) | set(said["rules"][0]) | set(said["files"][0]) <= members
+    assert f"`{said['statement']}`" in table
+
+
+@pytest.mark.parametrize("kind", ["hold.", "erasure.", "subject.", "evidence.expired", "retention."])
+def test_every_event_of_retention_is_on_the_page(kind):
+    """Each type of event that retention, holds and erasure write is named."""
+    found = [each for each in EventType if each.startswith(kind)]
+    assert found
+    assert [each for each in found if f"`{each}`" not in PAGE] == []
 
 
 def test_the_dry_run_prints_what_the_page_shows(tmp_path, capsys):

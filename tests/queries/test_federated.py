@@ -62,8 +62,8 @@ def test_every_site_s_rows_are_there_once(three):
                 root = folder / site / ("evidence" if site == "hq" else "copy")
                 with Evidence(root) as alone:
                     assert [(found[site],)] == list(alone.query(f"SELECT count(*) FROM {view}"))  # noqa: S608 - the same
-        columns = evidence.query("SELECT * FROM events LIMIT 0").columns
-    assert columns == (*EVENTS_SCHEMA.names, "date")
+        with evidence.query("SELECT * FROM events LIMIT 0") as answer:
+            assert answer.columns == (*EVENTS_SCHEMA.names, "date")
 
 
 def plan(evidence: Evidence, sql: str) -> str:

@@ -137,5 +137,51 @@ CASES: tuple[tuple[str, str, str], ...] = (
         + _LAST,
         ":6: rules.0.pseudonym_days: restricted is kept 9 days for ",
     ),
+    (
+        "unknown moment of erasure",
+        _ALL + "    payload: none\n    pseudonym_days: 0\n    erasure: never\n",
+        ":7: rules.0.erasure: ",
+    ),
+    (
+        "rows whose minimum is their maximum",
+        "version: 1\nrules:\n"
+        + _LAST
+        + 'evidence:\n  - name: rows\n    classes: ["*"]\n    purposes: ["*"]\n    min_days: 30\n    max_days: 30\n',
+        ":8: evidence.0.min_days: 30 is not below max_days (30)",
+    ),
+    (
+        "rows without a rule for all",
+        "version: 1\nrules:\n" + _LAST + 'evidence:\n  - {name: rows, classes: [public], purposes: ["*"]}\n',
+        ":5: evidence.0: is the last rule: end with one",
+    ),
+    (
+        "a rule on rows that is never reached",
+        "version: 1\nrules:\n"
+        + _LAST
+        + 'evidence:\n  - {name: all, classes: ["*"], purposes: ["*"]}\n'
+        + '  - {name: rows, classes: [public], purposes: ["*"]}\n',
+        ":6: evidence.1: is never reached: all matches first",
+    ),
+    (
+        "two rules on rows of one name",
+        "version: 1\nrules:\n"
+        + _LAST
+        + 'evidence:\n  - {name: rows, classes: [public], purposes: ["*"]}\n'
+        + '  - {name: rows, classes: ["*"], purposes: ["*"]}\n',
+        ":6: evidence.1.name: rows is the name of a rule above",
+    ),
+    (
+        "a rule on rows of an unknown class",
+        "version: 1\nrules:\n"
+        + _LAST
+        + 'evidence:\n  - {name: rows, classes: [secret], purposes: ["*"]}\n'
+        + '  - {name: all, classes: ["*"], purposes: ["*"]}\n',
+        ":5: evidence.0.classes.0: secret is none of the classes",
+    ),
+    (
+        "a rule on rows whose name is two words",
+        "version: 1\nrules:\n" + _LAST + 'evidence:\n  - {name: all rows, classes: ["*"], purposes: ["*"]}\n',
+        ":5: evidence.0.name: ",
+    ),
 )
 """Name, text of the file, and a part of the error's text, which begins with the line."""

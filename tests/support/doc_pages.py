@@ -35,7 +35,7 @@ from streams.topics import ALL
 from waybill.cli.program import app
 from waybill.dev_topics import TABLE
 from waybill.schemas import field_docs
-from waybill.settings import PREFIX, EndpointConfig, Settings
+from waybill.settings import PREFIX, BucketConfig, EndpointConfig, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -137,7 +137,7 @@ def settings_table(model: type[BaseModel], start: str) -> str:
         (f"`{start}{name.upper()}`", "secret" if inner(field.annotation) is SecretStr else kind(field.annotation),
          need(field), told[name])
         for name, field in model.model_fields.items()
-        if name not in {"endpoints", "identity"}
+        if name not in {"endpoints", "identity", "evidence_s3"}
     ]  # fmt: skip
     return table(("setting", "type", "default", "meaning"), *rows)
 
@@ -263,6 +263,7 @@ def all_help() -> str:
 PARTS: dict[tuple[str, str], Callable[[], str]] = {
     ("settings.md", "settings"): lambda: settings_table(Settings, PREFIX),
     ("settings.md", "identity"): lambda: settings_table(IdentityConfig, f"{PREFIX}IDENTITY__"),
+    ("settings.md", "bucket"): lambda: settings_table(BucketConfig, f"{PREFIX}EVIDENCE_S3__"),
     ("settings.md", "endpoints"): lambda: settings_table(EndpointConfig, f"{PREFIX}ENDPOINTS__<NAME>__"),
     ("topics.md", "topics"): topics_table,
     ("requests.md", "request"): lambda: field_table(RuntimeRequest),

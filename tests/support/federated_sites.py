@@ -40,9 +40,9 @@ def fill(root: Path, site: str, events: Iterable[EvidenceEvent], *, at_once: int
 
 def exporter(store: Path, copy: Path, site: str, recipient: str = "hq", terms: Terms = ALL, **options) -> Exporter:
     """Give what makes the copy of a site's store for a recipient."""
-    keys = OneKey(site)
-    target = local_store(copy, site, **options.pop("store_options", {}))
-    return Exporter(LocalFiles(store), target, recipient, terms, [keys.signer.verifier], **options)
+    keys = options.pop("keys", None) or OneKey(site)
+    target = local_store(copy, site, keys=keys)
+    return Exporter(LocalFiles(store), target, recipient, terms, [keys.newest().verifier], **options)
 
 
 def export(store: Path, copy: Path, site: str, recipient: str = "hq", terms: Terms = ALL, **options) -> list:

@@ -93,7 +93,9 @@ def _proof(old: str, new: str, log: str | None, store: str | None, settings: Set
     files = store_files(settings, store)
     logs = logs_of(files)
     given = {text: _given(text) for text in (old, new) if not text.isdecimal() and text not in logs}
-    name = log or next((text for text in (old, new) if text in logs), None) or _named(given) or _only(files, logs)
+    stated = [_log_of(text, note) for text, note in given.items()]
+    name = log or next((text for text in (old, new) if text in logs), None) or next(iter(stated), None)
+    name = name or _only(files, logs)
     if name not in logs:
         raise ConfigError(f"{files.url('')} has no log {name}; it has {', '.join(logs) or 'none'}")
     notes = [given[text] if text in given else _stored(files, name, text) for text in (old, new)]
@@ -111,16 +113,14 @@ def _file(path: Path) -> bytes:
         raise ConfigError(f"cannot read {path}: {error.strerror}; it is no file, no commit and no log") from error
 
 
-def _named(given: dict[str, bytes]) -> str | None:
+def _log_of(text: str, note: bytes) -> str:
     """Give the name of the log that a checkpoint states."""
     from evidence.verify.signed import Untrue, read_signed  # noqa: PLC0415 - `--help` needs none of it
 
-    for text, note in given.items():
-        try:
-            return read_signed(note.decode(), text).commit.origin.folder
-        except (Untrue, UnicodeDecodeError):
-            raise ConfigError(f"{text} is no checkpoint of a log, as `logs/<log>/commits/` holds them") from None
-    return None
+    try:
+        return read_signed(note.decode(), text).commit.origin.folder
+    except (Untrue, UnicodeDecodeError):
+        raise ConfigError(f"{text} is no checkpoint of a log, as `logs/<log>/commits/` holds them") from None
 
 
 def _only(files: Files, logs: tuple[str, ...]) -> str:
@@ -144,10 +144,10 @@ def _stored(files: Files, log: str, text: str) -> bytes:
 
 def _keys(given: list[str] | None, settings: Settings | None) -> list[str]:
     """Give the keys that are trusted: those that were named, else the site's own."""
-    from evidence.log.keys import KeyRing  # noqa: PLC0415 - `--help` needs none of it
+    from waybill.cli.stores import own_keys, read_key  # noqa: PLC0415 - `--help` needs none of it
 
     if given:
-        return [_file(Path(text[1:])).decode().strip() if text.startswith("@") else text for text in given]
+        return [read_key(text) for text in given]
     if settings is not None and settings.evidence_keys_folder.is_dir():
-        return list(KeyRing(settings.evidence_keys_folder, settings.site).vkeys)
+        return own_keys(settings)
     return []

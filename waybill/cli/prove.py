@@ -55,13 +55,12 @@ def prove(
     Example: `waybill prove 7d0c1f6e-8a35-4d7a-9a44-5f3f0b0f6d11 --out pack.json`
     """
     settings = resolve(home=home, kafka=kafka)
-    from evidence.log.keys import KeyRing  # noqa: PLC0415 - `--help` needs none of it
-    from evidence.verify.pack import verify_pack  # noqa: PLC0415 - the same
+    from evidence.verify.pack import verify_pack  # noqa: PLC0415 - `--help` needs none of it
     from waybill.cli.stores import store_files  # noqa: PLC0415 - the same
 
     listen()
     files = store_files(settings, store)
-    ring = None if unsigned else KeyRing(settings.evidence_keys_folder, settings.site)
+    ring = None if unsigned else _ring(settings)
     places = _places(files, request_id, settings)
     pack = _pack(files, request_id, places, ring, settings, None if no_receipt else timeout) if places else None
     if pack is None:
@@ -87,6 +86,15 @@ def prove(
             raise ConfigError(f"cannot write {path}: {error.strerror}") from error
     _tell(path, pack, report, ring.vkeys[-1] if ring else None)
     return 0
+
+
+def _ring(settings: Settings) -> KeyRing:
+    from evidence.log.keys import KeyRing  # noqa: PLC0415 - `--help` needs none of it
+
+    try:
+        return KeyRing(settings.evidence_keys_folder, settings.site)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; with --unsigned the proof needs no private key") from None
 
 
 def _places(files: Files, request_id: str, settings: Settings) -> list[Place]:

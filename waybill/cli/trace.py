@@ -28,12 +28,12 @@ order by min(occurred_at) over (partition by intake_id), intake_id, sequence
 _JOINED: Final = f"""
 with mine as (select distinct trace_id from events where request_id = $id or trace_id = $id),
 story as (
-    select *, max(occurred_at) over (partition by site, intake_id order by sequence) as at
+    select *, max(occurred_at) over (partition by site, intake_id order by sequence) as told_at
     from events where trace_id in (select trace_id from mine)
 )
-select site, at, request_id, {_COLUMNS}
+select site, told_at, request_id, {_COLUMNS}
 from story
-order by at, site, intake_id, sequence
+order by told_at, site, intake_id, sequence
 """  # noqa: S608 - the same
 """One story over sites: by time, but never against an arrival's own order, whatever a site's clock says."""
 
@@ -97,8 +97,8 @@ def timeline(request_id: str, rows: list[dict[str, Any]]) -> Table:
 
 def joined(request_id: str, rows: list[dict[str, Any]]) -> Table:
     """Draw one story over several sites; rows are in order."""
-    first = rows[0]["at"]
-    spans = [(row["at"] - first).total_seconds() * 1000 for row in rows]
+    first = rows[0]["told_at"]
+    spans = [(row["told_at"] - first).total_seconds() * 1000 for row in rows]
     whole = max(spans[-1], 0.001)
     traces = ", ".join(dict.fromkeys(row["trace_id"] for row in rows))
     table = Table(title=f"{request_id}   trace {traces}", title_justify="left", pad_edge=False)

@@ -35,7 +35,7 @@ from plain_store import (
     told,
 )
 
-from evidence.verify import Progress, Report, UsageError, verify, walk
+from evidence.verify import Progress, Report, UsageError, files, source, verify, walk
 from evidence.verify.__main__ import main
 from evidence.verify.crew import Crew
 from evidence.verify.source import Entry, LocalStore
@@ -185,6 +185,25 @@ def test_more_partitions_than_the_commits_say_may_be_asked_for(log: PlainLog) ->
     assert [finding.kind for finding in report.findings] == ["log-missing"]
 
 
+@pytest.mark.parametrize("limit", [20, 1 << 20], ids=["dictionaries that are given up", "dictionaries"])
+def test_dictionaries_of_the_file_do_not_matter(tmp_path: Path, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of several row groups, each with its own dictionaries, or with ones that grew too large on the way."""
+    monkeypatch.setattr(source, "_MANY_ROWS", 10)
+    log = PlainLog(tmp_path)
+    log.open()
+    rows = log.place([{**row, "detail": f"{place % 50} of a few words"} for place, row in enumerate(stories(0, 300))])
+    log.leaves += [leaf(canonical(row)) for row in rows]
+    sink = io.BytesIO()
+    table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    pq.write_table(table, sink, row_group_size=500, data_page_size=100, dictionary_pagesize_limit=limit)
+    file = log.file(rows, range(len(rows)), data=sink.getvalue())
+    log.tiles()
+    log.say(file.line)
+    report = checked(tmp_path)
+    assert report.ok, report.to_text()
+    assert report.rows == 1200
+
+
 def test_files_of_different_schemas_are_hashed_alike(tmp_path: Path) -> None:
     """A row keeps its bytes when a later version of the table has more columns, and in a compacted file of both."""
     log = PlainLog(tmp_path)
@@ -285,6 +304,19 @@ def test_workers_find_what_one_process_finds(tmp_path: Path, monkeypatch: pytest
     path = log.root / next(iter(log.live))
     path.write_bytes(b"x")
     assert [finding.kind for finding in checked(log.root, jobs=2).findings] == ["file-changed"]
+
+
+def test_files_that_are_too_large_for_memory_are_read_in_pieces(log: PlainLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large file is hashed and read from the disk, and a change in it is found all the same."""
+    monkeypatch.setattr(source, "_IN_MEMORY", 1000)
+    monkeypatch.setattr(source, "_MANY_ROWS", 10)
+    monkeypatch.setattr(files, "BATCH_ROWS", 7)
+    made = log.compact()
+    report = checked(log.root)
+    assert report.ok, report.to_text()
+    assert report.rows == 80
+    (log.root / made.path).write_bytes(made.data[:-1])
+    assert [finding.kind for finding in checked(log.root).findings] == ["file-changed"]
 
 
 def test_a_worker_that_dies_takes_only_its_own_work_along() -> None:
