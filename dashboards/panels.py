@@ -340,8 +340,8 @@ _EVIDENCE: Final = Row(
         ),
         Panel(
             "Evidence lost, upkeep failed",
-            "Offsets that were gone from the topic before they were read, and failures of compaction and retention; both "
-            "should be none.",
+            "Offsets that were gone from the topic before they were read, and failures of compaction and retention; "
+            "both should be none.",
             "none",
             (
                 Query(_rise("site", "waybill_evidence_lost_offsets_total"), "{{site}} offsets lost"),

@@ -7,9 +7,13 @@
     │   └── StoreError        the evidence store is not what it says it is
     │       ├── AlreadyThere  (evidence.files) a file is there that was to be created
     │       ├── NotThere      (evidence.files) a file is not there
-    │       └── PartitionHeld (evidence.disk) another process writes this partition
+    │       ├── PartitionHeld (evidence.disk) another process writes this partition
+    │       ├── NoteError     (evidence.log) a note is none, or is not signed as it has to be
+    │       ├── ProofError    (evidence.log) a proof does not hold
+    │       └── LogForked, LogShrunk (evidence.log) a log shows another history than before, or a shorter one
     └── RetryableError        the same input may succeed later; the position is kept
-        └── UnavailableError  a part that is needed does not answer
+        ├── UnavailableError  a part that is needed does not answer
+        └── Fenced            (evidence.store) another writer has taken the log over
 
 Other packages add leaves (`inference.errors`, `streams.errors`), never another root.
 """

@@ -8,27 +8,22 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import date
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
 import orjson
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from evidence.errors import StoreError
 from evidence.files.seam import Files, NotThere
-from evidence.log.commits import Added, Commit
+from evidence.log.commits import Commit
 from evidence.log.merkle import leaf_hash
 from evidence.log.notes import Signer
 from evidence.log.proofs import Proof, ProofError, check_inclusion, consistency, inclusion
 from evidence.log.ranges import Ranges, of, to_text
-from evidence.rows import canonical_rows
+from evidence.pack_rows import Found, Gap, Place, find, gaps_of
 from evidence.store.history import Noted, packs, read_commit, read_note, unpack
-from evidence.store.layout import LOGS, LogPartition, events_file, pack_path
-from evidence.store.live import read_live
+from evidence.store.layout import LOGS, LogPartition, pack_path
 from evidence.store.state import Head, read_head, tile_reader
 from evidence.store.writer import Signers
 
@@ -45,20 +40,6 @@ _OPERATOR: Final = "operator"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a row lies; it stays there for ever, whichever file holds it."""
-
-    day: date
-    """The UTC day on which it happened."""
-
-    partition: int
-    """Partition of the topic."""
-
-    offset: int
-    """Offset in the partition."""
-
-
-@dataclass(frozen=True, slots=True)
 class Documents:
     """What the topics still have of a request."""
 
@@ -67,25 +48,6 @@ class Documents:
 
     receipt: bytes | None = None
     """The response with its route receipt, without the answer, as JSON; only a signed pack holds it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A row of the request."""
-
-    number: int
-    """Its number in the log."""
-
-    row: bytes
-    """Its canonical bytes."""
-
-    said: dict[str, Any] = field(repr=False)
-    """The same, read."""
-
-    @classmethod
-    def of(cls, number: int, row: bytes) -> Found:
-        """Read the row."""
-        return cls(number, row, orjson.loads(row))
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,18 +213,13 @@ class _Log:
             NotThere: a file is gone that was there a moment ago.
         """
         log = LogPartition.named(name)
-        found: list[Found] = []
-        for added in read_live(files, name).files.values():
-            offsets = None if places is None else _offsets(added, log, places)
-            if offsets is None or offsets:
-                found += _rows(files, added, offsets, request_id)
-        found.sort(key=lambda one: one.number)
+        found = find(files, log, request_id, places)
         head = read_head(files, log)
         if not found or head is None:
             return None
         commit, read = head.commit, tile_reader(files, log)
         commits = dict.fromkeys(key_changes(files, name, 0, commit.number))
-        if gaps := list(_gaps(found)):
+        if gaps := list(gaps_of(found)):
             commits |= dict.fromkeys(_reasons(files, name, commit.number, gaps))
         proofs = {one.number: inclusion(one.number, commit.size, read) for one in found}
         for one in found:
@@ -306,55 +263,6 @@ def _check(found: Found, commit: Commit, proof: Proof) -> None:
         ) from None
 
 
-def _offsets(added: Added, log: LogPartition, places: frozenset[Place]) -> list[int]:
-    file = events_file(added.path)
-    return [
-        place.offset
-        for place in places
-        if place.partition == log.partition and place.day == file.day and file.first <= place.offset <= file.last
-    ]
-
-
-def _rows(files: Files, added: Added, offsets: list[int] | None, request_id: str) -> Iterator[Found]:
-    """Give the rows of a request in a file; only the row groups that hold one are read whole."""
-    # A row's number is that of its rank by offset among the file's rows, however the file is sorted.
-    every: list[pa.ChunkedArray] = []
-    rows: list[tuple[int, bytes]] = []
-    try:
-        with files.reader(added.path) as source:
-            parquet = pq.ParquetFile(source)
-            for group in range(parquet.num_row_groups):
-                column = ["log_offset"] if offsets is not None else ["log_offset", "request_id"]
-                part = parquet.read_row_group(group, columns=column)
-                every.append(part.column("log_offset"))
-                if not pc.any(_mask(part, offsets, request_id)).as_py():
-                    continue
-                whole = parquet.read_row_group(group)
-                mine = whole.filter(pc.and_(_mask(whole, offsets, request_id), _mask(whole, None, request_id)))
-                rows += zip(mine.column("log_offset").to_pylist(), canonical_rows(mine), strict=True)
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-        raise StoreError(f"{added.path} cannot be read: {error}; `waybill verify` tells more") from error
-    if rows:
-        place = pa.chunked_array([chunk for column in every for chunk in column.chunks])
-        for offset, row in rows:
-            rank = pc.sum(pc.less(place, offset)).as_py() or 0
-            yield Found.of(_nth(added.leaves, rank, added.path), row)
-
-
-def _mask(table: pa.Table, offsets: list[int] | None, request_id: str) -> Any:
-    if offsets is None:
-        return pc.equal(table.column("request_id"), request_id)
-    return pc.is_in(table.column("log_offset"), value_set=pa.array(offsets, pa.int64()))
-
-
-def _nth(leaves: Ranges, rank: int, path: str) -> int:
-    for first, last in leaves:
-        if rank <= last - first:
-            return first + rank
-        rank -= last - first + 1
-    raise StoreError(f"{path} holds more rows than its commit says; `waybill verify` tells more")
-
-
 def _stories(rows: Sequence[Found]) -> list[dict[str, Any]]:
     told: dict[str, list[Found]] = {}
     for found in rows:
@@ -369,25 +277,7 @@ def _stories(rows: Sequence[Found]) -> list[dict[str, Any]]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Gap:
-    """Where events of a story are missing: between two numbers, and two offsets, of the log."""
-
-    numbers: tuple[int, int]
-    offsets: tuple[int, int]
-
-
-def _gaps(rows: Sequence[Found]) -> Iterator[_Gap]:
-    before: dict[str, tuple[int, int, int]] = {}
-    for found in rows:
-        sequence, offset = found.said["sequence"], found.said["logOffset"]
-        last, number, at = before.get(found.said["intakeId"], (-1, -1, -1))
-        if sequence != last + 1:
-            yield _Gap((number, found.number), (at, offset))
-        before[found.said["intakeId"]] = (sequence, found.number, offset)
-
-
-def _reasons(files: Files, log: str, newest: int, gaps: Sequence[_Gap]) -> Iterator[bytes]:
+def _reasons(files: Files, log: str, newest: int, gaps: Sequence[Gap]) -> Iterator[bytes]:
     """Give the commits that say why rows are missing; all are read, which only a gap is worth."""
     for noted in _commits(files, log, newest):
         commit = noted.commit

@@ -151,12 +151,26 @@ class Sites:
         raise ConfigError(f"{where}: nothing may leave {sender} for {recipient}; say under `leaves` what may")
 
     def copies_for(self, recipient: str) -> tuple[tuple[SiteConfig, str], ...]:
-        """Give the other sites that keep copies, each with the place of the one that is for this recipient."""
+        """Give the other sites that may keep a copy for this recipient, each with its place.
+
+        What may leave other sites need not be in the file of who only asks: a site without `leaves` is among them.
+        """
         return tuple(
             (site, place(site.location, recipient))
-            for site in self.config.sites
-            if site.name != recipient and site.location is not None
+            for site in self._others(recipient)
+            if site.location is not None and _open_for(site, recipient)
         )
+
+    def closed_to(self, recipient: str) -> tuple[SiteConfig, ...]:
+        """Give the other sites that keep copies, but none for this recipient."""
+        return tuple(site for site in self._others(recipient) if site.location and not _open_for(site, recipient))
+
+    def _others(self, name: str) -> tuple[SiteConfig, ...]:
+        return tuple(site for site in self.config.sites if site.name != name)
+
+
+def _open_for(site: SiteConfig, recipient: str) -> bool:
+    return not site.leaves or any(grant.to in (recipient, ANY) for grant in site.leaves)
 
 
 def place(location: str, recipient: str) -> str:

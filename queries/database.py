@@ -9,7 +9,7 @@ only if `queries.statement` finds nothing in it but reading.
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
@@ -20,9 +20,11 @@ import duckdb
 from evidence.errors import ConfigError
 from evidence.files.local import LocalFiles
 from evidence.files.seam import Files
+from evidence.log.commits import Added
 from evidence.store.layout import EVENTS
 from evidence.store.live import LiveReader
 from queries.errors import QueryError, TooSlow
+from queries.remote import SCHEME, LiveFileSystem
 from queries.statement import check_statement
 from queries.views import CROSSINGS, REQUESTS, events_view
 
@@ -113,6 +115,7 @@ class Evidence:
         if any(sign in self._store.url("") for sign in "*?["):
             raise ConfigError(f"{self._store.url('')}: a place whose name holds `*`, `?` or `[` cannot be queried")
         self._live = LiveReader(self._store)
+        self._bucket = None if isinstance(self._store, LocalFiles) else LiveFileSystem(self._store)
         self._memory_limit = memory_limit
         self._lock = threading.Lock()
         self._connection: duckdb.DuckDBPyConnection | None = None
@@ -165,11 +168,18 @@ class Evidence:
         with self._lock:
             if self._connection is None:
                 self._connection, self._files = self._open(), None
-            files = tuple(self._store.url(added.path) for added in self._live.refresh())
+            files = self._names(self._live.refresh())
             if files != self._files:
                 self._connection.execute(self._events(self._connection, files))
                 self._files = files
             return self._connection.cursor()
+
+    def _names(self, live: Sequence[Added]) -> tuple[str, ...]:
+        """Give the names by which the database opens the live files."""
+        if self._bucket is None:
+            return tuple(self._store.url(added.path) for added in live)
+        self._bucket.serve({added.path: added.size for added in live})
+        return tuple(f"{SCHEME}://{added.path}" for added in live)
 
     def _events(self, connection: duckdb.DuckDBPyConnection, files: tuple[str, ...]) -> str:
         """Give the statement that makes the view `events` over the live files of this store."""
@@ -181,11 +191,13 @@ class Evidence:
 
     def _folders(self) -> tuple[str, ...]:
         """Give the folders that files may be read from."""
-        return (self._store.url(EVENTS),)
+        return (self._store.url(EVENTS) if self._bucket is None else f"{SCHEME}:/",)
 
     def _open(self) -> duckdb.DuckDBPyConnection:
         connection = duckdb.connect(":memory:")
         try:
+            if self._bucket is not None:
+                connection.register_filesystem(self._bucket)
             connection.execute("SET GLOBAL TimeZone = 'UTC'")
             for view in (events_view(connection, ()), *self._readings()):
                 connection.execute(view)

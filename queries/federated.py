@@ -37,8 +37,8 @@ DEFAULT_SITE_TIMEOUT_S: Final = 10.0
 
 _POLL_S: Final = 0.05
 
-Condition = Literal["ok", "stale", "down", "unverified"]
-"""`stale` is used and told of; `down` and `unverified` are told of and not used."""
+Condition = Literal["ok", "stale", "down", "unverified", "closed"]
+"""`stale` is used and told of; the others are told of and not used. `closed` is no fault: nothing may leave it."""
 
 
 class OtherSite(StoreError):  # noqa: N818 - named as the condition
@@ -136,11 +136,13 @@ class FederatedEvidence(Evidence):
         self.states: Final = tuple(states)
         """What became of each site, this one first."""
 
-    def _events(self, connection: duckdb.DuckDBPyConnection, files: tuple[str, ...]) -> str:
-        here = self._store.url("")
-        fresh = [path.removeprefix(here).lstrip("/") for path in files if path not in self._checked]
+    def _names(self, live: Sequence[Added]) -> tuple[str, ...]:
+        fresh = [added.path for added in live if added.path not in self._checked]
         check_site(self._site, self._store, fresh)
-        self._checked.update(files)
+        self._checked.update(fresh)
+        return super()._names(live)
+
+    def _events(self, connection: duckdb.DuckDBPyConnection, files: tuple[str, ...]) -> str:
         every = {self._site: files} | {
             name: tuple(str(seen.root / added.path) for added in seen.signed.files) for name, seen in self._seen.items()
         }
@@ -202,8 +204,11 @@ class _Look(threading.Thread):
         return self._found or UnavailableError(f"nothing came from it for {timeout_s:g} s")
 
     def _look(self) -> _Seen:
-        files = self.remote.files()
-        signed = read_signed(files, Verifier.from_vkey(self.remote.key), self.remote.name)
+        files, verifier = self.remote.files(), Verifier.from_vkey(self.remote.key)
+        try:
+            signed = read_signed(files, verifier, self.remote.name)
+        except StoreError:  # an export may just have packed its commits, or replaced its files: look once more
+            signed = read_signed(files, verifier, self.remote.name)
         self._moved = time.monotonic()
         here = files if isinstance(files, LocalFiles) else self._fetched(files, signed.files)
         root = here.root.resolve()

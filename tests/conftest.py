@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["kafka_fixtures", "prometheus_fixtures", "triton_fixtures"]
+pytest_plugins = ["kafka_fixtures", "prometheus_fixtures", "s3_fixtures", "triton_fixtures"]

@@ -21,6 +21,7 @@ from inference.rulebook import Rulebook
 from inference.triton import TritonBackend
 from policy.detection.names import Limits as NamesLimits
 from policy.detection.names import NamesDetector
+from policy.holds import HoldBook
 from policy.identity.verify import Verifier
 from policy.vault.store import VaultStore
 from streams import app as host
@@ -36,6 +37,7 @@ from streams.stages.correlation import Correlation
 from streams.stages.dispatch import Limits
 from streams.stages.sink import Sink
 from streams.telemetry import Exporter
+from waybill.expiring import Expiring, Telling
 from waybill.observers import SinkMetrics, SinkRejects
 from waybill.parts import PolicyWatch, Shared, StoreKeeper, check_rulebook, key_ring, masked, share
 from waybill.settings import Settings
@@ -262,7 +264,13 @@ def _dispatch(checked: Plan, shared: Shared) -> host.RunStage:
 def _sink(checked: Plan, shared: Shared) -> host.RunStage:
     settings, kafka = checked.settings, checked.settings.kafka_settings()
     store = EvidenceStore(settings.evidence_files(), settings.site, key_ring(settings))
-    upkeep = Upkeep(store.files, grace_s=settings.grace_seconds, max_rows=settings.compact_rows)
+    expire = Expiring(
+        store.files,
+        lambda: shared.shelf.current.retention,
+        HoldBook(settings.vault_folder / "holds"),
+        tell=Telling(kafka, settings.site),
+    )
+    upkeep = Upkeep(store.files, grace_s=settings.grace_seconds, max_rows=settings.compact_rows, expire=expire)
 
     async def run(ready: host.Ready) -> None:
         sink = Sink(

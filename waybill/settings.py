@@ -210,6 +210,10 @@ class Settings(BaseSettings):
     """Where evidence lies: a folder, or `s3://BUCKET/PREFIX`; `<home>/evidence` if absent."""
     evidence_s3: BucketConfig = Field(default_factory=BucketConfig)
     """How the bucket is reached."""
+    sites: Path = Path("config/sites.yaml")
+    """The sites whose evidence is asked together, and what may leave each."""
+    site_seconds: float = Field(default=10.0, gt=0, le=600)
+    """Seconds without anything from a site after which it counts as down."""
     evidence_keys: Path | None = None
     """Folder of the keys that sign the logs, shared by all workers of a site; `<home>/keys` if absent."""
     compact_rows: int = Field(default=1_000_000, ge=1000, le=50_000_000)

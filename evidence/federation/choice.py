@@ -58,6 +58,11 @@ class Choice:
         self._wanted.update(request for request in found if request != UNREADABLE)
         self._sought = None
 
+    @property
+    def sure(self) -> bool:
+        """Whether every event speaks for itself, so that there is nothing to learn."""
+        return not self._wanted
+
     def learn(self, table: pa.Table) -> None:
         """Learn from rows what the noted requests are."""
         if self._sought is None:

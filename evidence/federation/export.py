@@ -124,7 +124,7 @@ class Exporter:
         for _, head, live, done in states:
             for rows in self._windows(live, done, head.size, READ):
                 choice.want(rows.table)
-        for _, _, live, _ in states:
+        for _, _, live, _ in () if choice.sure else states:
             for added in live:
                 choice.learn(read(self.files, added, READ).table)
         return Plan(tuple(self._original(*state, choice, now) for state in states), choice)

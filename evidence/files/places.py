@@ -38,16 +38,14 @@ def open_files(place: str | Path, access: BucketAccess = BucketAccess()) -> File
         access: how buckets are reached.
 
     Raises:
-        ConfigError: the place or the access is wrong, or the S3 library is not installed.
+        ConfigError: the place or the access is wrong.
     """
     if isinstance(place, Path) or "://" not in place:
         return LocalFiles(Path(place))
     if place.startswith("file://"):
         raise ConfigError(f"{place}: write a folder's path as it is, or s3://BUCKET/PREFIX")
-    try:
-        from evidence.files.s3 import S3Files  # noqa: PLC0415 - its library is large, and optional
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"{place}: install the S3 library: pip install 'waybill-runtime[s3]'") from error
+    from evidence.files.s3 import S3Files  # noqa: PLC0415 - its library takes a while to load, and few need it
+
     return S3Files(
         place,
         endpoint=access.endpoint,

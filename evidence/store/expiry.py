@@ -172,7 +172,7 @@ class Expiry:
         self._plan = plan
         self._tell = tell
         self._now = now
-        self._looked: dict[str, tuple[Plan, frozenset[str]]] = {}
+        self._looked: dict[str, dict[str, tuple[Plan, frozenset[str]]]] = {}
 
     def __call__(self, writer: PartitionWriter) -> tuple[Removal, ...]:
         """Remove what has to go from one log; give what was removed.
@@ -186,14 +186,15 @@ class Expiry:
         today = utc_day(self._now())
         found: list[Removal] = []
         days = _by_day(writer)
+        looked = self._looked.setdefault(str(writer.log), {})
         for day, files in days.items():
             due = frozenset(rule.name for rule in plan.rules if rule.due(day, today))
-            left = [added for added in files if due and self._looked.get(added.path) != (plan, due)]
+            left = [added for added in files if due and looked.get(added.path) != (plan, due)]
             while left:
                 batch, left = left[:_FILES], left[_FILES:]
                 found += self._remove(writer, day, batch, plan, due, _Classes(self._files, days, day))
         known = writer.live.files.keys()
-        self._looked = {path: seen for path, seen in self._looked.items() if path in known}
+        self._looked[str(writer.log)] = {path: seen for path, seen in looked.items() if path in known}
         return tuple(found)
 
     def _remove(
@@ -206,6 +207,7 @@ class Expiry:
         classes: _Classes,
     ) -> Iterator[Removal]:
         said: dict[str, _Said] = {}
+        looked = self._looked[str(writer.log)]
         gone: list[dict[str, Any]] = []
         add: list[Added] = []
         for added in batch:
@@ -214,7 +216,7 @@ class Expiry:
             goes = pc.and_(pc.is_in(rules, value_set=pa.array(sorted(due), pa.string())), pc.invert(_held(rows, plan)))
             count = pc.sum(goes).as_py() or 0
             if count == 0:
-                self._looked[added.path] = (plan, due)
+                looked[added.path] = (plan, due)
                 continue
             numbers = _numbers(rows, added.leaves)
             for name in sorted(set(rules.filter(goes).unique().to_pylist())):
@@ -225,7 +227,7 @@ class Expiry:
             instead = None if count == added.rows else self._rest(writer, day, rows, goes, numbers)
             if instead is not None:
                 add.append(instead)
-                self._looked[instead.path] = (plan, due)
+                looked[instead.path] = (plan, due)
             gone.append({
                 "path": added.path,
                 "sha256": added.sha256,

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from evidence.verify.check import OPEN_AFTER, Progress, UsageError, verify
+from evidence.verify.notes import NoteError
+from evidence.verify.pack import verify_pack
 
 _EVERY_S: Final = 0.2
 _MOST: Final = 100_000
@@ -27,7 +29,12 @@ example: python -m evidence.verify /var/lib/waybill/evidence --key waybill/home+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the program; gives its exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.pack:
+        return _pack(options)
+    if not options.store:
+        parser.error("name a STORE, or a pack with --pack FILE")
     bar = _Bar(show=not options.no_progress and sys.stderr.isatty())
     try:
         report = verify(
@@ -64,7 +71,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("store", metavar="STORE", help="the evidence store's folder")
+    add("store", metavar="STORE", nargs="?", help="the evidence store's folder")
+    add("--pack", metavar="FILE", help="check a proof pack of one request instead of a store")
+    add("--unsigned", action="store_true", help="a pack without a signature will do; its rows need none")
     add("--key", metavar="VKEY", action="append", required=True, help="a verifier key of the log; may be repeated")
     add(
         "--witness",
@@ -89,6 +98,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--json", action="store_true", help="give the report as JSON")
     add("--no-progress", action="store_true", help="show no progress on the terminal")
     return parser
+
+
+def _pack(options: argparse.Namespace) -> int:
+    """Check a pack."""
+    try:
+        keys, witnesses = [_key(text) for text in options.key], [_key(text) for text in options.witness]
+        report = verify_pack(Path(options.pack).read_bytes(), keys, witnesses, unsigned=options.unsigned)
+    except (NoteError, OSError, UnicodeDecodeError) as error:
+        sys.stderr.write(f"evidence.verify: {error}\n")
+        return 2
+    sys.stdout.write((report.to_json() if options.json else report.to_text()) + "\n")
+    return 0 if report.ok else 1
 
 
 def _count(text: str) -> int:

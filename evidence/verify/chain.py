@@ -61,6 +61,8 @@ class Chain:
     numbers: array[int] = field(default_factory=lambda: array("q"))
     sizes: array[int] = field(default_factory=lambda: array("q"))
     nexts: array[int] = field(default_factory=lambda: array("q"))
+    times: array[int] = field(default_factory=lambda: array("q"))
+    """Seconds since 1970."""
     roots: bytearray = field(default_factory=bytearray)
     gone: list[tuple[int, int]] = field(default_factory=list)
     """Rejected and lost offsets, ascending."""
@@ -283,6 +285,7 @@ class Chain:
             self.numbers.append(commit.number)
             self.sizes.append(commit.size)
             self.nexts.append(commit.next)
+            self.times.append(int(commit.time.timestamp()))
             self.roots += commit.root
 
 

@@ -31,6 +31,7 @@ POOL_ROWS: Final = 150_000
 """With fewer rows, starting workers costs more than they save."""
 
 _SIGNATURES: Final = 500
+_LONGEST_STORY_S: Final = 31 * 86_400  # what expired longer before or after a story's events was no part of it
 _ATTEMPTS: Final = 4  # to read a store that is being written meanwhile
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -313,11 +314,23 @@ class LogCheck:
         return merged(made)
 
     def _excused(self, low: int, high: int) -> str | None:
-        if overlaps(self._expired, low + 1, high - 1):
+        if self._expired and overlaps(self._expired, *self._near(low + 1, high - 1)):
             return "expired"
         if overlaps(self._lost, low + 1, high - 1):
             return "lost"
         return "before" if low < 0 and self.chain.coverage > 0 else None
+
+    def _near(self, low: int, high: int) -> Span:
+        """Bound a stretch of offsets that is open at one end: what is missing there is not far from what is known."""
+        chain, last = self.chain, len(self.chain.times) - 1
+        if low <= 0:
+            place = min(bisect_right(chain.nexts, high + 1), last)
+            begin = bisect_left(chain.times, chain.times[place] - _LONGEST_STORY_S)
+            low = chain.nexts[begin - 1] if begin else 0
+        elif high > chain.nexts[last]:
+            place = min(bisect_right(chain.nexts, low - 1), last)
+            high = chain.nexts[min(bisect_right(chain.times, chain.times[place] + _LONGEST_STORY_S), last)]
+        return low, high
 
     def _tell(self) -> None:
         stories = self._stories

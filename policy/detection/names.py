@@ -180,7 +180,8 @@ class NamesDetector:
         self._questions.append(question)
         self._wake.set()
         try:
-            return await asyncio.wait_for(question.answer, limits.timeout_s)
+            async with asyncio.timeout(limits.timeout_s):  # `wait_for` of Python 3.11 may lose a cancellation
+                return await question.answer
         except TimeoutError:
             raise DetectorDown("slow", f"the names model gave no answer within {limits.timeout_s:g} s") from None
         finally:

@@ -16,7 +16,7 @@ from evidence.errors import UnavailableError
 from policy.vault.files import Files, locked, make_folder
 from policy.vault.keys import VaultError
 
-_BUSY_S: Final = 10.0
+_BUSY_S: Final = 30.0
 
 
 class Database:

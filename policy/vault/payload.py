@@ -29,12 +29,15 @@ APPLICATION_ID: Final = 0x57_42_50_31
 
 _SCHEMA: Final = """
 CREATE TABLE payload_keys (
-    id TEXT PRIMARY KEY, intake_id TEXT NOT NULL, kind TEXT NOT NULL, wrapped TEXT NOT NULL
+    id TEXT PRIMARY KEY, intake_id TEXT NOT NULL, kind TEXT NOT NULL, wrapped TEXT NOT NULL, put INTEGER NOT NULL
 );
 CREATE INDEX payload_keys_by_intake ON payload_keys (intake_id, kind)
 """
 _WRAP: Final = b"payload key\0"
 _CHUNK: Final = 2_000
+_NOW: Final = "CAST(strftime('%s', 'now') AS INTEGER)"
+_OLD: Final = f"put < {_NOW} - 86400"
+"""A key of this age has its object, or will never have one: the one is put right after the other."""
 
 
 def seal(
@@ -93,7 +96,7 @@ class PayloadKeys:
             UnavailableError: the disk does not let us.
         """
         with self._database.transaction(make=True) as database:
-            database.executemany("INSERT OR REPLACE INTO payload_keys VALUES (?, ?, ?, ?)", rows)
+            database.executemany(f"INSERT OR REPLACE INTO payload_keys VALUES (?, ?, ?, ?, {_NOW})", rows)  # noqa: S608 - a constant
 
     def get(self, ids: Iterable[str]) -> Mapping[str, str]:
         """Give the sealed keys of these ids, as far as they are there.
@@ -107,10 +110,26 @@ class PayloadKeys:
         )
         return dict(found)
 
-    def some(self, after: str) -> list[str]:
-        """Give the ids of some keys that follow an id, in order."""
-        found = self._database.read("SELECT id FROM payload_keys WHERE id > ? ORDER BY id LIMIT ?", (after, _CHUNK))
-        return [each for (each,) in found]
+    def old(self, after: str) -> list[str]:
+        """Give the ids of some keys that were put a day ago or earlier, and follow an id, in order.
+
+        Raises:
+            VaultError: the file is damaged.
+            UnavailableError: the disk does not let us.
+        """
+        question = f"SELECT id FROM payload_keys WHERE id > ? AND {_OLD} ORDER BY id LIMIT ?"  # noqa: S608 - a constant
+        return [each for (each,) in self._database.read(question, (after, _CHUNK))]
+
+    def destroy_old(self, ids: Iterable[str]) -> None:
+        """Destroy those of these keys that were put a day ago or earlier.
+
+        Raises:
+            VaultError: the file is damaged.
+            UnavailableError: the disk does not let us.
+        """
+        statement = f"DELETE FROM payload_keys WHERE {_OLD} AND id IN (SELECT value FROM json_each(?))"  # noqa: S608 - a constant
+        with self._database.transaction() as database:
+            database.execute(statement, (_json(ids),))
 
     def destroy(self, ids: Iterable[str]) -> None:
         """Destroy keys by their ids; what they sealed can never be read again. Doing it twice is the same as once.

@@ -3,8 +3,8 @@
 A transaction is on the disk when a method returns, and a process that is killed leaves either all of a call or nothing.
 The rows hold ciphertext, so removing one ends it here; destroying its key ends its copies too.
 
-The key of an object is durable before the object is, and removed after it; whoever does either holds the lock of the
-objects' file. A key without an object opens nothing, and `tidy` destroys it.
+The key of an object is durable before the object is, and removed after it. A key without an object opens nothing, and
+`tidy` destroys it once it is a day old.
 """
 
 from __future__ import annotations
@@ -208,13 +208,13 @@ class VaultStore:
             if item.payload_key is None:
                 raise ValueError(f"the {item.kind} of {item.intake_id} has no key")
         keys = {str(key_of(item.sealed)) for item in items}
+        self.keys.put([(payload_id(each.sealed), each.intake_id, each.kind, each.payload_key or "") for each in items])
         with self.database.transaction(make=True) as database:
             for key in keys:
                 if database.execute("SELECT 1 FROM destructions WHERE key_id = ?", (key,)).fetchone():
                     raise KeyDestroyed(f"the data key {key} was destroyed by retention: nothing can be kept under it")
             erased = _erased(database, {item.intake_id for item in items})
             left = [item for item in items if item.intake_id not in erased]
-            self.keys.put([(payload_id(i.sealed), i.intake_id, i.kind, i.payload_key or "") for i in left])
             database.executemany(
                 """INSERT INTO objects VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
                 ON CONFLICT (intake_id, kind) DO UPDATE SET
@@ -359,11 +359,10 @@ class VaultStore:
     def tidy(self) -> None:
         """Destroy keys without an object, and empty the write-ahead logs, so that removed rows are gone there too."""
         place = ""
-        while ids := self.keys.some(place):
-            with self.database.transaction() as database:  # nobody puts an object's key, and not yet the object
-                wanted = "SELECT payload_id FROM objects WHERE payload_id IN (SELECT value FROM json_each(?))"
-                needed = {each for (each,) in database.execute(wanted, (orjson.dumps(ids).decode(),))}
-                self.keys.destroy(set(ids) - needed)
+        wanted = "SELECT payload_id FROM objects WHERE payload_id IN (SELECT value FROM json_each(?))"
+        while ids := self.keys.old(place):
+            needed = {each for (each,) in self.database.read(wanted, (orjson.dumps(ids).decode(),))}
+            self.keys.destroy_old(set(ids) - needed)
             place = ids[-1]
         self.keys.tidy()
         self.database.tidy()

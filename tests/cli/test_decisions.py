@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 from decision_samples import POLICY, TEXT
+from evidence_stores import local_store
 
 from evidence.errors import ConfigError
 from evidence.parsing import parse
 from evidence.records import EventType, EvidenceEvent, Placement, RouteRef, Stage, Usage
-from evidence_stores import local_store
 from inference.routes import load as load_routes
 from policy.placement.records import RouteFacts
 from waybill import decision_pins

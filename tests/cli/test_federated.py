@@ -165,10 +165,11 @@ def test_the_way_is_named_as_the_place_shows_it(monkeypatch):
     """A folder is on this machine; a bucket is behind TLS unless its endpoint says otherwise."""
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
         monkeypatch.delenv(name, raising=False)
-    assert [_encryption("copies"), _encryption("s3://bucket/x")] == ["loopback", "tls"]
+    assert [_encryption("copies", None), _encryption("s3://bucket/x", None)] == ["loopback", "tls"]
+    assert _encryption("s3://bucket/x", "http://127.0.0.1:9000") == "loopback"
     for url, way in (("http://127.0.0.1:9000", "loopback"), ("http://minio:9000", "none"), ("https://minio", "tls")):
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-        assert _encryption("s3://bucket/x") == way
+        assert _encryption("s3://bucket/x", None) == way
 
 
 # Asking
@@ -225,6 +226,19 @@ def test_strict_gives_no_answer_with_a_hole(asking, capsys):
         with pytest.raises(UnavailableError, match="no answer without plant"):
             ask_it()
         assert capsys.readouterr().out == ""
+
+
+def test_a_site_that_keeps_nothing_for_who_asks_is_named_and_no_fault(asking, monkeypatch, capsys):
+    """A site from which nothing may come here is not read, is named, and --strict does not mind."""
+    monkeypatch.setenv("WAYBILL_SITE", "us")
+    monkeypatch.setenv("WAYBILL_HOME", str(asking.folder / "at-us"))
+    key = KeyRing(asking.folder / "keys", "edge-1").newest().vkey
+    asking.sites(edge(asking.folder, key), "{name: hq, region: eu}", "{name: us, region: us}")
+    ask.sql(SQL, federated=True, strict=True, sites=asking.file, form="json")
+    told = capsys.readouterr()
+    answer = json.loads(told.out)
+    assert (answer["rows"], [site["condition"] for site in answer["sites"]]) == ([], ["ok", "closed"])
+    assert "site edge-1 is closed (not in the answer): nothing may leave it for us" in told.err
 
 
 def test_the_flags_belong_together(asking):

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import orjson
 import pytest
+from evidence_stores import local_store
 
 from evidence.errors import ConfigError
 from evidence.parsing import parse as parse_events
 from evidence.records import EventType, EvidenceEvent, PolicyRef, Stage
-from evidence_stores import local_store
 from policy.engine import Held
 from policy.labels import Label
 from policy.questions import Facts

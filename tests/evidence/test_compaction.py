@@ -49,7 +49,8 @@ def test_small_files_of_a_day_become_one_that_is_sorted_and_has_bloom_filters(tm
     moments = table["occurred_at"].to_pylist()
     assert moments == sorted(moments)
     assert sorted(table["event_id"].to_pylist()) == sorted(event.event_id for event in EVENTS)
-    found = duckdb.sql(f"select path_in_schema from parquet_metadata('{tmp_path / path}') where bloom_filter_offset > 0")  # noqa: S608 - a path of ours
+    metadata = f"parquet_metadata('{tmp_path / path}')"
+    found = duckdb.sql(f"select path_in_schema from {metadata} where bloom_filter_offset > 0")  # noqa: S608 - a path of ours
     assert {"request_id", "intake_id", "trace_id", "event_id"} <= {name for (name,) in found.fetchall()}
     writer.close()
     assert verify(tmp_path, [OneKey("home").signer.vkey], jobs=1, pause_s=0).ok
@@ -108,8 +109,9 @@ def test_a_plain_read_of_the_live_files_gives_what_the_view_gives(tmp_path):
     for _ in range(2):
         paths = [str(tmp_path / path) for path in read_live(writer._with.files, NAME).files]
         plain = duckdb.sql(f"select event_id, log_offset from read_parquet({paths}) order by 2").fetchall()  # noqa: S608 - paths of ours
-        with Evidence(tmp_path) as evidence, evidence.query("select event_id, log_offset from events order by 2") as rows_:
-            assert list(rows_) == plain
+        question = "select event_id, log_offset from events order by 2"
+        with Evidence(tmp_path) as evidence, evidence.query(question) as answer:
+            assert list(answer) == plain
         Upkeep(writer._with.files, now=lambda: AFTER)(writer)
     writer.close()
 

@@ -281,11 +281,12 @@ def test_a_file_is_read_once_for_each_rule_that_is_due(tmp_path):
 
     day = [11]
     plan = Plan((Rule("none", 10, classes=frozenset({"secret"})), LONG))
-    with store.open(*LOG) as writer:
+    with store.open(*LOG) as writer, store.open("cluster-1", "ai.evidence", 1) as other:
         expiry = Expiry(Counting(), lambda: plan, now=lambda: seconds(day[0]))
         expiry(writer)
         assert len(opened) == 1
         day[0] = 20
+        expiry(other)
         expiry(writer)
         assert len(opened) == 1
 

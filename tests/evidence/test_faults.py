@@ -104,6 +104,7 @@ def test_a_fault_at_a_call_of_the_store_s_place_costs_nothing(tmp_path, behind, 
 
 def test_a_read_only_disk_is_told_and_changes_nothing(tmp_path):
     """Where nothing can be written, opening fails with a retryable error that names the place."""
+
     def read_only():
         raise OSError(30, "Read-only file system", "x")
 
@@ -129,6 +130,7 @@ def test_a_clock_that_goes_backwards_unsays_nothing(tmp_path):
 
 def test_a_predecessor_that_still_lives_is_fenced(tmp_path):
     """Who takes a log over commits first: the one before cannot commit any more, and no row is there twice."""
+
     class NoLock:
         def release(self):
             """Nothing is held."""

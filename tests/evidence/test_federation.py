@@ -30,6 +30,7 @@ from evidence.federation.export import told
 from evidence.files.local import LocalFiles
 from evidence.files.seam import NotThere
 from evidence.log.commits import Expired
+from evidence.log.keys import KeyRing
 from evidence.log.ranges import count
 from evidence.rows import canonical_rows
 from evidence.schema import EVENTS_SCHEMA
@@ -353,6 +354,19 @@ def test_two_exports_at_once_do_not_double(tmp_path):
     with pytest.raises(StoreError, match="another export to hq has been here"):
         first.run(plan, b"{}", lambda _, commit: commit)
     assert copied(tmp_path / "copy").equals(before)
+
+
+def test_a_copy_goes_on_under_the_site_s_next_key(tmp_path):
+    """After a rotation the copy says so itself, and is believed by the new key alone."""
+    ring = KeyRing.create(tmp_path / "keys", "edge-1")
+    fill(tmp_path / "own", "edge-1", stories(10), keys=ring)
+    export(tmp_path / "own", tmp_path / "copy", "edge-1", keys=ring)
+    first = ring.newest().verifier
+    second = ring.rotate().verifier
+    export(tmp_path / "own", tmp_path / "copy", "edge-1", keys=ring)
+    assert read_signed(LocalFiles(tmp_path / "copy"), second, "edge-1").files
+    with pytest.raises(StoreError, match="no key that is known"):
+        read_signed(LocalFiles(tmp_path / "copy"), first, "edge-1")
 
 
 # How it is checked

@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from s3_fixtures import ACCESS_KEY, SECRET_KEY, bucket, meddler, s3_server
+from s3_fixtures import ACCESS_KEY, SECRET_KEY
 
 from evidence.disk import Disk, PartitionHeld
 from evidence.errors import ConfigError, StoreError, UnavailableError
@@ -24,8 +24,6 @@ from evidence.files.local import LocalFiles
 from evidence.files.places import BucketAccess, open_files
 from evidence.files.s3 import S3Files
 from evidence.files.seam import AlreadyThere, NotThere
-
-__all__ = ["bucket", "meddler", "s3_server"]
 
 COMMIT = "logs/c1.ai.evidence-0/commits/000000000000"
 TILE = "logs/c1.ai.evidence-0/tile/0/x001/x234/067.p/13"
@@ -266,26 +264,32 @@ class Step(Disk):
             self.instead()
 
     def make_directory(self, path):
+        """Note the step, then do it."""
         self._at("make_directory", path)
         super().make_directory(path)
 
     def write(self, path, data):
+        """Note the step, then do it."""
         self._at("write", path)
         super().write(path, data)
 
     def sync(self, path):
+        """Note the step, then do it."""
         self._at("sync", path)
         super().sync(path)
 
     def publish(self, temporary, path):
+        """Note the step, then do it."""
         self._at("publish", path)
         super().publish(temporary, path)
 
     def replace(self, temporary, path):
+        """Note the step, then do it."""
         self._at("replace", path)
         super().replace(temporary, path)
 
     def remove(self, path):
+        """Note the step, then do it."""
         self._at("remove", path)
         super().remove(path)
 

@@ -7,18 +7,22 @@ import hashlib
 import json
 import subprocess
 import sys
+import threading
+import time
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from evidence_samples import NOON
-from packs_made import LOG, NAME, Proving, crossing, opened
+from packs_made import LOG, NAME, TODAY, Proving, crossing, opened
 
 from evidence.errors import StoreError
 from evidence.log.witness import Witness
-from evidence.pack import Place, build, key_changes
+from evidence.pack import build, key_changes
+from evidence.pack_rows import Place
 from evidence.rows import canonical_rows
+from evidence.store.compaction import compact, delete_removed, plans
 from evidence.store.expiry import Expiry, Plan, Rule
 from evidence.store.history import read_commit
 from evidence.store.layout import LogPartition
@@ -278,6 +282,38 @@ def test_two_arrivals_of_one_request_are_two_stories(made):
     made.tell([CROSSED], begin=NOON + timedelta(hours=1))
     report = checked(made.prove(REQUEST, documents=made.documents(REQUEST, receipt=False)), made)
     assert [story.whole for story in report.stories] == [True, True]
+
+
+def test_a_store_that_is_written_meanwhile_is_proved(made):
+    """While commits come, tiles grow and small files are merged and deleted, each pack that is made is right."""
+    stop = threading.Event()
+    failed = []
+
+    def write():
+        try:
+            number = 100
+            while not stop.is_set():
+                made.tell([number, number + 1], rows=2)
+                with made.store.open(*LOG) as writer:
+                    for plan in list(plans(writer.live, today=TODAY.date(), many=2)):
+                        compact(writer, made.files, plan)
+                    delete_removed(writer, made.files, now=time.time() + 60, grace_s=0)
+                number += 2
+        except BaseException as error:
+            failed.append(error)
+            raise
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    sizes = set()
+    try:
+        for _ in range(25):
+            sizes.add(checked(made.prove(REQUEST), made).logs[0].rpartition(" of ")[0])
+    finally:
+        stop.set()
+        thread.join()
+    assert not failed
+    assert len(sizes) > 1
 
 
 def test_a_damaged_file_is_an_error_that_names_it(made):

@@ -70,6 +70,15 @@ def test_what_is_said_for_a_site_by_name_stands_instead_of_what_is_said_for_any(
         found.grant("hq", "hq")
 
 
+def test_a_site_is_asked_where_it_may_have_a_copy_for_who_asks():
+    """Its grants say for whom it has copies; where the file has none of its grants, it is asked."""
+    found = read(sites(SITE, GRANT).replace(HQ, HQ + HQ.replace("hq", "lab")))
+    assert [(site.name, where) for site, where in found.copies_for("hq")] == [("edge-1", "copies")]
+    assert (found.copies_for("lab"), [site.name for site in found.closed_to("lab")]) == ((), ["edge-1"])
+    assert (found.copies_for("edge-1"), found.closed_to("edge-1"), found.closed_to("hq")) == ((), (), ())
+    assert [site.name for site, _ in read(sites()).copies_for("hq")] == ["edge-1"]
+
+
 def waybill(**changes: object) -> ExportWaybill:
     """Give an export waybill that stays within GRANT, with changes."""
     said = {

@@ -186,3 +186,38 @@ def test_removed_objects_leave_the_file(folder, vault):
     needle = item.sealed[-40:].encode()
     assert [name for name in files(folder) if needle in (folder / name).read_bytes()] == []
     assert store.get("i2", "pseudonyms") is not None
+
+
+def test_a_payload_opens_only_with_its_own_key(folder, vault):
+    """Without its key, or with another's, an object of the store does not open, although the data key is there."""
+    store = VaultStore(folder)
+    item, other = an_object(vault, "i1", text=TEXT), an_object(vault, "i2", text=TEXT)
+    store.put_many([item, other])
+    with pytest.raises(VaultError):
+        open_object(vault, replace(item, payload_key=other.payload_key))
+    store.keys.destroy_of([("i1", "pseudonyms")])
+    with pytest.raises(VaultError, match="the key of the pseudonyms of i1 is not there"):
+        open_object(vault, store.get("i1", "pseudonyms"))
+    assert open_object(vault, store.get("i2", "pseudonyms")) == TEXT
+
+
+def test_a_key_without_an_object_goes_once_it_is_old(folder, vault):
+    """Keys of objects that were replaced are tidied away after a day, and never one that an object needs."""
+    store = VaultStore(folder)
+    store.put(an_object(vault, "i1", text=b"old"))
+    store.put(an_object(vault, "i1", text=b"new"))
+
+    def keys() -> int:
+        with sqlite3.connect(folder / "payload-keys.db") as database:
+            found = database.execute("SELECT count(*) FROM payload_keys").fetchone()[0]
+        database.close()
+        return int(found)
+
+    store.tidy()
+    assert keys() == 2
+    with sqlite3.connect(folder / "payload-keys.db") as database:
+        database.execute("UPDATE payload_keys SET put = put - 90000")
+    database.close()
+    store.tidy()
+    assert keys() == 1
+    assert open_object(vault, store.get("i1", "pseudonyms")) == b"new"

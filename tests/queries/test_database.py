@@ -11,12 +11,12 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from evidence_samples import NOON, stories
+from evidence_stores import local_store
 from rich.console import Console
 
 from evidence.errors import ConfigError
 from evidence.parsing import parse
 from evidence.schema import EVENTS_SCHEMA
-from evidence_stores import local_store
 from queries.database import Evidence
 from queries.errors import QueryError, TooSlow
 from queries.render import cell, jsonable, render

@@ -12,7 +12,6 @@ import pytest
 from evidence_samples import NOON, stories
 from evidence_stores import OneKey, local_store
 from federated_sites import ALL, LOG, export, fill, remote, rows, sent
-from s3_fixtures import bucket, s3_server
 
 from evidence.errors import StoreError
 from evidence.federation.export import Exporter
@@ -26,7 +25,6 @@ from queries.errors import QueryError
 from queries.federated import FederatedEvidence, OtherSite, Remote
 
 DAY_S = 86_400.0
-__all__ = ["bucket", "s3_server"]  # fixtures, which pytest finds here
 
 
 def opened(folder: Path, *remotes: Remote, **options) -> FederatedEvidence:
@@ -217,6 +215,17 @@ def test_a_copy_in_a_bucket_is_kept_here_by_its_hashes(tmp_path, bucket):
     now = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.parquet")}
     assert {path: now.get(path) for path in kept} == kept
     assert len(now) == len(kept) + 1
+
+
+def test_one_s_own_evidence_may_lie_in_a_bucket(tmp_path, bucket):
+    """The own store is asked where it lies, beside a copy in a folder."""
+    files = open_files(bucket.url, BucketAccess(endpoint=bucket.endpoint))
+    told = [one.model_copy(update={"site": "hq"}) for one in stories(5)]
+    with EvidenceStore(files, "hq", OneKey("hq")).open(*LOG) as writer:
+        writer.append(rows(told), end=len(told) - 1)
+    with FederatedEvidence(files, "hq", [sent("edge-1", tmp_path)], cache=tmp_path / "cache") as evidence:
+        assert counted(evidence)["hq"] == len(told)
+        assert set(counted(evidence)) == {"hq", "edge-1"}
 
 
 def test_a_file_in_a_bucket_that_is_not_the_signed_one_is_not_used(tmp_path, bucket):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from decision_samples import TEXT
 from evidence_samples import ROUTES, stories
+from evidence_stores import local_store
 
 from evidence.parsing import parse
 from evidence.records import EventType, EvidenceEvent, Failure, Placement, RouteRef, Stage, Usage
-from evidence_stores import local_store
 from policy.files import Document
 from policy.placement.records import parse as parse_record
 from queries.database import Evidence

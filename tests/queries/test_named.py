@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import statistics
 from collections import Counter, defaultdict
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from evidence_samples import NOON, stories
+from evidence_stores import local_store
 
 from evidence.errors import ConfigError
 from evidence.parsing import parse
 from evidence.records import EventType, EvidenceEvent, Outcome, Placement
-from evidence_stores import local_store
 from queries import named
 from queries.database import Evidence
 from queries.errors import QueryError

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import orjson
 import pytest
+from evidence_stores import local_store
 from topic_rig import TopicReader, topics
 
 from evidence.errors import RecordError, UnavailableError
 from evidence.parsing import parse
 from evidence.records import ConsentRef, EventType, EvidenceEvent
-from evidence_stores import local_store
 from queries import named
 from queries.database import Evidence
 from streams.brokers.process import free_port

@@ -316,7 +316,7 @@ async def test_silence_is_committed(kafka, prefix, tmp_path):
     """Where nothing comes, commits without rows say until when nothing came, and each is signed as any other."""
     settings = await ready(kafka, prefix, partitions=1)
     async with running(settings, tmp_path, idle_s=0.3) as task:
-        await until(lambda: (tmp_path / "logs").exists(), task=task)
+        await until((tmp_path / "logs").exists, task=task)
         await until(lambda: len(commits(tmp_path, settings.name(EVIDENCE))) >= 4, task=task)
     said = commits(tmp_path, settings.name(EVIDENCE))
     assert {(commit.size, commit.next, commit.add) for commit in said} == {(0, 0, ())}

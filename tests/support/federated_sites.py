@@ -42,7 +42,9 @@ def exporter(store: Path, copy: Path, site: str, recipient: str = "hq", terms: T
     """Give what makes the copy of a site's store for a recipient."""
     keys = options.pop("keys", None) or OneKey(site)
     target = local_store(copy, site, keys=keys)
-    return Exporter(LocalFiles(store), target, recipient, terms, [keys.newest().verifier], **options)
+    return Exporter(
+        LocalFiles(store), target, recipient, terms, getattr(keys, "verifiers", (keys.newest().verifier,)), **options
+    )
 
 
 def export(store: Path, copy: Path, site: str, recipient: str = "hq", terms: Terms = ALL, **options) -> list:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evidence_stores import local_store
+
 from streams.kafka import KafkaSettings, producer
 from streams.stages.sink import Sink
 from streams.stages.sink_partition import RejectedRecord

@@ -48,9 +48,7 @@ def expire_first_day(writer):
 
 def live_on(store, ring):
     """Live the whole life, or what is left of it."""
-    upkeep = Upkeep(
-        store.files, grace_s=0, pack_after_s=-1, pack_commits=3, now=lambda: LATER, expire=expire_first_day
-    )
+    upkeep = Upkeep(store.files, grace_s=0, pack_after_s=-1, pack_commits=3, now=lambda: LATER, expire=expire_first_day)
     with store.open(*LOG) as writer:
         while writer.position < len(EVENTS):
             position = writer.position

@@ -14,6 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from evidence.errors import WaybillError
+from policy.files import Document
+from policy.holds import Holds
+from policy.retention import parse
+from policy.vault.erasure import Erasure, Erasures, carry_out
 from policy.vault.sealing import Bucket, Vault
 from policy.vault.store import SealedObject, VaultStore, seal_object
 
@@ -109,6 +113,19 @@ def full(folder: Path, argument: str) -> None:
             say("done")
         except WaybillError as error:
             say(type(error).__name__)
+
+
+def erase(folder: Path, argument: str) -> None:
+    """Carry out the erasure of a person that evidence has already; tell when it begins and when it is done."""
+    text = 'version: 1\nrules:\n  - {classes: ["*"], purposes: ["*"], payload: none, pseudonym_days: 3}\n'
+    rules = parse(Document(text, "rules"), classes=("internal",), categories=(), purposes=None)
+    store = VaultStore(folder)
+    erasures = Erasures(store)
+    erasures.ask(Erasure("e" * 32, "acme", argument, "letter", "user:ada", NOW))
+    erasures.mark_asked(["e" * 32], "told")
+    say("begun")
+    carry_out(erasures, now=NOW, new_id=lambda: "5" * 32, holds=Holds, rules=rules)
+    say("done")
 
 
 if __name__ == "__main__":

@@ -66,9 +66,10 @@ def export(
     from policy.labels import load as load_labels  # noqa: PLC0415 - the same
 
     labels = load_labels(settings.policy_folder() / "labels.yaml")
-    grant = read_sites(sites, labels).grant(settings.site, to)
+    grant = read_sites(sites or settings.sites, labels).grant(settings.site, to)
     place = _place(settings, grant, dest)
-    terms = _waybill(grant, labels, place, by=by, at=now, classes=classes, purposes=purposes)
+    way = _encryption(place, settings.evidence_s3.endpoint)
+    terms = _waybill(grant, labels, place, way, by=by, at=now, classes=classes, purposes=purposes)
     check(terms, grant, labels, PATHS)
     keys = KeyRing(settings.evidence_keys_folder, settings.site)
     if grant.sender.key != keys.newest().vkey:
@@ -112,11 +113,11 @@ def _within(one: Path, other: Path) -> bool:
     return a == b or a in b.parents or b in a.parents
 
 
-def _encryption(place: str) -> Encryption:
+def _encryption(place: str, endpoint: str | None) -> Encryption:
     """Tell how the way to a place is protected: only what the place itself shows."""
     if not place.startswith("s3://"):
         return "loopback"
-    endpoint = next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), "https://")
+    endpoint = endpoint or next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), "https://")
     parts = urlsplit(endpoint)
     if parts.scheme == "https":
         return "tls"
@@ -127,6 +128,7 @@ def _waybill(
     grant: Grant,
     labels: Labels,
     place: str,
+    way: Encryption,
     *,
     by: str,
     at: datetime,
@@ -147,7 +149,7 @@ def _waybill(
         purposes=tuple(dict.fromkeys(purposes)) if purposes else may.purposes,
         destination=Destination(provider=grant.recipient.name, endpoint=place, region=grant.recipient.region),
         destination_days=may.retention_days,
-        encryption=_encryption(place),
+        encryption=way,
         columns=tuple(sorted(may.columns)),
         redaction=redaction(may.columns, PATHS),
         consent=may.consent,
@@ -169,7 +171,7 @@ def _exporter(
 
     return Exporter(
         settings.evidence_files(),
-        EvidenceStore(open_files(place), settings.site, keys),
+        EvidenceStore(open_files(place, settings.evidence_s3.access()), settings.site, keys),
         grant.recipient.name,
         Terms(
             classes=frozenset(terms.classes),

@@ -79,7 +79,7 @@ class Asked:
             return
         if form == "csv":
             for state in self.states:
-                if state.condition != "ok":
+                if state.condition not in ("ok", "closed"):
                     out.file.write(f"# site {state.name} {state.condition}: {one_line(state.why)}\n")
         if form == "json":
             out.file.write(f'{{"sites": {json.dumps([described(state) for state in self.states])},\n "rows": ')
@@ -100,30 +100,39 @@ def asked(settings: Settings, reach: Reach) -> Iterator[Asked]:
     reach.check()
     from evidence.files.places import open_files  # noqa: PLC0415 - `--help` needs none of it
     from queries.database import Evidence  # noqa: PLC0415 - the same
-    from queries.federated import FederatedEvidence, Remote  # noqa: PLC0415 - the same
+    from queries.federated import FederatedEvidence, Remote, SiteState  # noqa: PLC0415 - the same
 
     if not reach.federated:
         with Evidence(settings.evidence_files()) as evidence:
             yield Asked(evidence)
         return
-    sites = read_sites(reach.file, None)
+    sites = read_sites(reach.file or settings.sites, None)
     sites.site(settings.site)
     remotes = [
-        Remote(site.name, site.key or "", partial(open_files, where), site.max_age_s)
+        Remote(site.name, site.key or "", partial(open_files, where, settings.evidence_s3.access()), site.max_age_s)
         for site, where in sites.copies_for(settings.site)
     ]
     cache = settings.home / "federated"
-    with FederatedEvidence(settings.evidence_files(), settings.site, remotes, cache=cache) as federated:
-        missing = [state for state in federated.states if state.condition != "ok"]
-        for state in missing:
+    with FederatedEvidence(
+        settings.evidence_files(), settings.site, remotes, cache=cache, timeout_s=settings.site_seconds
+    ) as federated:
+        closed = [
+            SiteState(site.name, "closed", f"nothing may leave it for {settings.site}")
+            for site in sites.closed_to(settings.site)
+        ]
+        states = (*federated.states, *closed)
+        for state in states:
+            if state.condition == "ok":
+                continue
             left_out = "" if state.used else " (not in the answer)"
             tell(f"waybill: site {state.name} is {state.condition}{left_out}: {one_line(state.why)}")
+        missing = [state for state in federated.states if state.condition != "ok"]
         if missing and reach.strict:
             raise UnavailableError(f"no answer without {', '.join(state.name for state in missing)} (--strict)")
-        yield Asked(federated, federated.states)
+        yield Asked(federated, states)
 
 
-def read_sites(file: Path | None, labels: Labels | None) -> Sites:
+def read_sites(file: Path, labels: Labels | None) -> Sites:
     """Read the file of the sites.
 
     Raises:
@@ -132,7 +141,7 @@ def read_sites(file: Path | None, labels: Labels | None) -> Sites:
     from evidence.federation.columns import FIELDS, REQUIRED  # noqa: PLC0415 - `--help` needs none of it
     from policy.sites import Columns, load  # noqa: PLC0415 - the same
 
-    return load(file or DEFAULT, Columns(FIELDS, REQUIRED), labels)
+    return load(file, Columns(FIELDS, REQUIRED), labels)
 
 
 def described(state: SiteState) -> dict[str, Any]:

@@ -22,14 +22,19 @@ from waybill.cli import (
     approvals,
     ask,
     consent,
+    consistency,
     contracts,
     decide,
     decisions,
     dev,
     doctor,
+    erase,
     evidence,
+    export,
+    hold,
     identity,
     policy,
+    prove,
     receipt,
     replay,
     retention,
@@ -89,16 +94,17 @@ _register("Run", dev.dev, worker.worker)
 app.command("stand-in", rich_help_panel="Run")(standin.stand_in)
 _register("Send and follow", send.send, receipt.receipt, trace.trace, reveal.reveal)
 _register("Ask the evidence", ask.sql, ask.ask)
-_register("Prove it", verify.verify)
+_register("Prove it", verify.verify, prove.prove, consistency.consistency)
 app.add_typer(evidence.app, name="evidence", rich_help_panel="Prove it")
 _register("Look after it", doctor.doctor)
 _GOVERN: Final = "Govern it"
-_register(_GOVERN, decide.decide, replay.replay)
+_register(_GOVERN, decide.decide, replay.replay, erase.erase, export.export)
 app.add_typer(policy.app, name="policy", rich_help_panel=_GOVERN)
 app.add_typer(decisions.app, name="decisions", rich_help_panel=_GOVERN)
 app.add_typer(contracts.app, name="contracts", rich_help_panel=_GOVERN)
 app.add_typer(consent.app, name="consent", rich_help_panel=_GOVERN)
 app.add_typer(approvals.app, name="approvals", rich_help_panel=_GOVERN)
+app.add_typer(hold.app, name="hold", rich_help_panel=_GOVERN)
 app.add_typer(retention.app, name="retention", rich_help_panel=_GOVERN)
 app.add_typer(identity.app, name="identity", rich_help_panel=_GOVERN)
 app.add_typer(topics.app, name="topics", rich_help_panel="Look after it")

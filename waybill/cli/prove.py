@@ -18,7 +18,8 @@ from waybill.cli.options import Home, Kafka, err, resolve, tell
 if TYPE_CHECKING:
     from evidence.files.seam import Files
     from evidence.log.keys import KeyRing
-    from evidence.pack import Pack, Place
+    from evidence.pack import Pack
+    from evidence.pack_rows import Place
     from evidence.verify.pack import PackReport
     from waybill.settings import Settings
 
@@ -98,7 +99,7 @@ def _ring(settings: Settings) -> KeyRing:
 
 
 def _places(files: Files, request_id: str, settings: Settings) -> list[Place]:
-    from evidence.pack import Place  # noqa: PLC0415 - `--help` needs none of it
+    from evidence.pack_rows import Place  # noqa: PLC0415 - `--help` needs none of it
     from queries.database import Evidence  # noqa: PLC0415 - the same
 
     with (

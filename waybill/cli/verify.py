@@ -48,6 +48,9 @@ def verify(
     accept_loss: Annotated[  # noqa: FBT002 - a flag
         bool, typer.Option("--accept-loss", help="Offsets that the log says were lost are in order.")
     ] = False,
+    unsigned: Annotated[  # noqa: FBT002 - a flag
+        bool, typer.Option("--unsigned", help="A pack without a signature will do; its rows need none.")
+    ] = False,
     jobs: Annotated[int | None, typer.Option(metavar="N", min=1, help="Processes (default: all cores).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Give the report as JSON.")] = False,  # noqa: FBT002 - a flag
     home: Home = None,
@@ -67,7 +70,7 @@ def verify(
     if not key:
         tell("waybill: checked with the keys that lie in this home; an auditor brings the key by another way (--key)")
     if pack is not None:
-        return _pack(pack, keys, [read_key(text) for text in witness or ()], as_json=as_json)
+        return _pack(pack, keys, [read_key(text) for text in witness or ()], unsigned=unsigned, as_json=as_json)
     options: dict[str, Any] = {
         "witnesses": [read_key(text) for text in witness or ()],
         "since": _read(since),
@@ -94,11 +97,14 @@ def print_report(report: Any, *, as_json: bool) -> None:
     out.print(report.to_json() if as_json else report.to_text(), markup=False, soft_wrap=True)
 
 
-def _pack(pack: Path, keys: list[str], witnesses: list[str], *, as_json: bool) -> int:
-    from evidence.verify.pack import verify_pack  # noqa: PLC0415 - `--help` needs none of it
+def _pack(pack: Path, keys: list[str], witnesses: list[str], *, unsigned: bool, as_json: bool) -> int:
+    from evidence.verify.notes import NoteError  # noqa: PLC0415 - `--help` needs none of it
+    from evidence.verify.pack import verify_pack  # noqa: PLC0415 - the same
 
-    data = _read(pack)
-    report = verify_pack(data or b"", keys, witnesses)
+    try:
+        report = verify_pack(_read(pack) or b"", keys, witnesses, unsigned=unsigned)
+    except NoteError as error:
+        raise ConfigError(f"--key: {error}") from None
     print_report(report, as_json=as_json)
     return 0 if report.ok else 1
 

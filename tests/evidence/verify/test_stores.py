@@ -88,6 +88,17 @@ def test_a_story_of_which_a_part_expired_is_no_gap(tmp_path: Path) -> None:
     assert report.ok, report.to_text()
 
 
+def test_what_expired_long_ago_excuses_nothing(log: PlainLog) -> None:
+    """A story without its beginning, two months behind the rows that expired, is named."""
+    log.expire(next(iter(log.live.values())))
+    log.now += timedelta(days=60)
+    log.append(told(30, log.now)[1:])
+    log.append(told(31, log.now)[:-1])
+    log.now += timedelta(days=1)
+    log.say()
+    assert [finding.kind for finding in checked(log.root).findings] == ["story-start", "never-ended"]
+
+
 def test_losses_that_are_named_are_accepted_on_request(log: PlainLog) -> None:
     """A loss is an exit code of 1 until somebody says that it is known; a story's gap in it counts as loss."""
     rows = told(30, log.now)
