@@ -18,12 +18,17 @@ from bench.sink_process import CAUGHT_UP, READY
 from evidence.files.local import LocalFiles
 from evidence.store.live import LiveReader
 from streams import kafka as clients
+from streams.brokers.members import evict_members
 from streams.topics import EVIDENCE
 
 A_SECOND: Final = 5_000
 KILLS: Final = 5
-SESSIONS_MS: Final = (30_000, 6_000)
-"""The default, and the least that is allowed: for so long the broker keeps the dead sink's place in its group."""
+_CASES: Final = (
+    ("session of 30 s, the default", 30_000, False),
+    ("session of 6 s, the shortest", 6_000, False),
+    ("dead member removed at once", 30_000, True),
+)
+"""For as long as a session lasts, the broker keeps the dead sink's place in its group, and the new one waits for it."""
 
 _RUN_S: Final = 4.0
 _WITHIN_S: Final = 90.0
@@ -33,16 +38,16 @@ async def measure(kills: int = KILLS) -> dict[str, Any]:
     """Measure from the new process's start; freshness as the default has it."""
     found: dict[str, Any] = {"events_per_second": A_SECOND}
     async with broker() as (settings, _):
-        for session_ms in SESSIONS_MS:
+        for number, (name, session_ms, evict) in enumerate(_CASES):
             named = clients.KafkaSettings(
-                bootstrap=settings.bootstrap, prefix=f"s{session_ms}.", session_timeout_ms=session_ms
+                bootstrap=settings.bootstrap, prefix=f"r{number}.", session_timeout_ms=session_ms
             )
             await clients.create_topics(named, partitions=PARTITIONS, replication=1, topics=(EVIDENCE,))
-            found[f"session of {session_ms // 1000} s"] = await _measured(named, kills)
+            found[name] = await _measured(named, kills, evict=evict)
     return found
 
 
-async def _measured(settings: clients.KafkaSettings, kills: int) -> dict[str, Any]:
+async def _measured(settings: clients.KafkaSettings, kills: int, *, evict: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="waybill-bench-recovery-") as folder:
         child = SinkChild(settings, Path(folder))
         child.store.mkdir()
@@ -58,6 +63,8 @@ async def _measured(settings: clients.KafkaSettings, kills: int) -> dict[str, An
                     await asyncio.sleep(_RUN_S)
                     await child.kill()
                     known = len(await asyncio.to_thread(live.refresh))
+                    if evict:
+                        assert await evict_members(settings.bootstrap, [settings.group("sink")]) == 1
                     begun = await child.start()
                     times["first new rows"].append(await _more_files(live, known) - begun)
                     for what in (READY, CAUGHT_UP):

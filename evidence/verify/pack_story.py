@@ -14,7 +14,7 @@ from evidence.verify.strict import ShapeError, load, number_of, text_of
 from evidence.verify.tree import check_inclusion, leaf_hash
 
 _BEGINNINGS: Final = ("request.admitted", "request.rejected")
-_END: Final = "request.ended"
+_ENDS: Final = ("request.ended", "request.rejected")
 _OPERATOR: Final = "operator"
 
 
@@ -53,7 +53,7 @@ class Row:
     @property
     def last(self) -> bool:
         """Tell whether nothing may follow it in its story."""
-        return self.event_type == _END or self.stage == _OPERATOR
+        return self.event_type in _ENDS or self.stage == _OPERATOR
 
 
 def read_row(text: str, log: str, number: int, proof: list[bytes], where: str) -> Row:

@@ -18,9 +18,10 @@ PHASE_STORIES: Final = 4
 BEGINS: Final = 1
 ENDS: Final = 2
 STANDS_ALONE: Final = 4
-"""A deed of an operator: one event that is a whole story."""
+"""A deed of an operator, or a record that was rejected unread: one event that is a whole story."""
 
-_BEGINNINGS: Final = pa.array(["request.admitted", "request.rejected"])
+_BEGINNING: Final = "request.admitted"
+_REJECTED: Final = "request.rejected"
 _END: Final = "request.ended"
 _OPERATOR: Final = "operator"
 _FOR_EVER: Final = 1 << 62
@@ -57,9 +58,12 @@ def story_columns(batch: pa.RecordBatch) -> pa.RecordBatch:
     if sequence.null_count or not pa.types.is_integer(sequence.type):
         raise RowError("sequence", "not a number, or without a value")
     kind = _bits(
-        (_among(texts["event_type"], _BEGINNINGS), BEGINS),
+        (_among(texts["event_type"], pa.array([_BEGINNING])), BEGINS),
         (_among(texts["event_type"], pa.array([_END])), ENDS),
-        (_among(texts["stage"], pa.array([_OPERATOR])), STANDS_ALONE),
+        (
+            pc.or_(_among(texts["stage"], pa.array([_OPERATOR])), _among(texts["event_type"], pa.array([_REJECTED]))),
+            STANDS_ALONE,
+        ),
     )
     due = batch.column("occurred_at").cast(pa.timestamp("us", tz="UTC"), safe=False).cast(pa.int64())
     names = batch.schema.names
