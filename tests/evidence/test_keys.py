@@ -132,6 +132,7 @@ def test_a_key_that_others_can_use_is_refused(tmp_path, bits):
         (pem(Ed25519PrivateKey.generate(), b"password"), "not a private key in PEM without a password"),
         (pem(generate_private_key(SECP256R1())), "not an Ed25519 key"),
     ],
+    ids=["empty", "words", "cut short", "with a password", "of another kind"],  # the keys differ in every run
 )
 def test_what_is_no_key(tmp_path, content, reason):
     """Another content is an error that names the file and shows nothing of it."""

@@ -25,6 +25,8 @@ from dev_run import ROOT, environment, waybill
 from requests_made import encoded, headers
 from stories_told import Call, Story, problems
 
+from evidence.log.keys import KeyRing
+from evidence.verify import Report, verify
 from queries.database import Evidence
 from streams.app import APP
 from streams.brokers.members import evict_members
@@ -213,7 +215,7 @@ class Pipeline:
         return done.stdout
 
     async def check(self, *, outcomes: Iterable[str]) -> Counter[str]:
-        """Compare responses, evidence and the stand-in's calls; give how many requests ended how.
+        """Compare responses, evidence and the stand-in's calls, prove the evidence, and count the outcomes.
 
         Args:
             outcomes: those that may occur.
@@ -225,7 +227,14 @@ class Pipeline:
         stories = Story.read(events)
         found = problems(self.sent, self.responses, stories, self.calls(), allowed=frozenset(outcomes))
         assert not found, self.told(found)
+        proof = await asyncio.to_thread(self.proof)
+        assert proof.ok, self.told([proof.to_text()])
         return Counter(story.outcome for story in stories)
+
+    def proof(self) -> Report:
+        """Check the evidence as a stranger would, with the files and a public key."""
+        keys = KeyRing(self.home / "keys", "local").vkeys
+        return verify(self.home / "evidence", keys, jobs=1, pause_s=1)
 
     def told(self, found: Sequence[str]) -> str:
         """Give a text that is enough to go on with: what is wrong, the notes, and the ends of all logs."""

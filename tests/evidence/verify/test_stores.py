@@ -66,6 +66,16 @@ def test_a_log_without_rows_is_in_order(tmp_path: Path) -> None:
     assert report.logs[0].commits == 2
 
 
+def test_a_record_that_was_rejected_unread_is_a_whole_story(log: PlainLog) -> None:
+    """A rejection is the first and the last event of its story, and is not waited for, however old it is."""
+    (row,) = told(99, NOON, events=1, end=False)
+    log.append([row | {"event_type": "request.rejected"}])
+    log.say()
+    report = checked(log.root, open_after=timedelta(0))
+    assert report.ok, report.to_text()
+    assert (report.logs[0].stories, report.logs[0].open) == (21, 0)
+
+
 def test_whole_files_expire(log: PlainLog) -> None:
     """Rows that a retention rule removed are told from loss: their leaf hashes still give every root."""
     first = next(iter(log.live.values()))
