@@ -8,25 +8,41 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench import admission, detection, pipeline, policy, sink, transactions
+from bench import (
+    admission,
+    detection,
+    evidence_verify,
+    freshness,
+    pipeline,
+    policy,
+    questions,
+    recovery,
+    sink,
+    transactions,
+)
 from bench.rig import CACHE
 from streams.brokers.jars import VERSION, missing_reason
 
 RESULTS = Path(__file__).with_name("results.json")
-PARTS = {
+PARTS: dict[str, Callable[..., Coroutine[Any, Any, dict[str, Any]]]] = {
     "admission": admission.measure,
     "detection": detection.measure,
+    "freshness": freshness.measure,
     "pipeline": pipeline.measure,
     "policy": policy.measure,
+    "questions": questions.measure,
+    "recovery": recovery.measure,
     "sink": sink.measure,
     "transactions": transactions.measure,
+    "verify": evidence_verify.measure,
 }
-NEED_NO_BROKER = {"detection", "policy"}
+NEED_NO_BROKER = {"detection", "policy", "questions", "verify"}
 LIBRARIES = (
     "aiokafka", "faust-streaming", "pydantic", "pyarrow", "duckdb", "aiohttp", "uvloop", "orjson",
     "cedarpy", "cryptography", "PyJWT", "google-re2",
@@ -37,7 +53,12 @@ def main() -> int:
     """Run the parts that are named, or all."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; all of them by default")
-    names = parser.parse_args().parts or list(PARTS)
+    parser.add_argument("--rows", type=int, help="rows of evidence for the parts `questions` and `verify`")
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="leave the stores of `questions` here, for next time"
+    )
+    asked = parser.parse_args()
+    names = asked.parts or list(PARTS)
     unknown = [name for name in names if name not in PARTS]
     if unknown:
         parser.error(f"there is no part {unknown[0]!r}")
@@ -48,19 +69,25 @@ def main() -> int:
     parts: dict[str, Any] = dict(last.get("parts", {}))
     for name in names:
         print(f"{name} …", flush=True)
-        parts[name] = {"measured_at": datetime.now(UTC).isoformat(timespec="seconds"), **_run(name)}
+        load = {"load_average_1m_before": round(os.getloadavg()[0], 2)}
+        parts[name] = {"measured_at": datetime.now(UTC).isoformat(timespec="seconds"), **load, **_run(name, asked)}
         _show(parts[name], last.get("parts", {}).get(name, {}))
     RESULTS.write_text(json.dumps({"machine": _machine(), "parts": parts}, indent=2) + "\n", encoding="utf-8")
     print(f"written to {RESULTS.relative_to(Path.cwd()) if RESULTS.is_relative_to(Path.cwd()) else RESULTS}")
     return 0
 
 
-def _run(name: str) -> dict[str, Any]:
+def _run(name: str, asked: argparse.Namespace) -> dict[str, Any]:
+    told: dict[str, Any] = {}
+    if name in {"questions", "verify"} and asked.rows:
+        told["rows"] = asked.rows
+    if name == "questions":
+        told["keep"] = asked.keep
     if sys.platform == "win32":
-        return asyncio.run(PARTS[name]())
+        return asyncio.run(PARTS[name](**told))
     import uvloop  # noqa: PLC0415 - it does not exist on Windows
 
-    return uvloop.run(PARTS[name]())
+    return uvloop.run(PARTS[name](**told))
 
 
 def _machine() -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -70,7 +69,7 @@ async def _measured(settings: clients.KafkaSettings, kills: int, *, evict: bool)
                     for what in (READY, CAUGHT_UP):
                         times[what].append(await child.wait(what) - begun)
             async with asyncio.timeout(_WITHIN_S):
-                while (rows := await asyncio.to_thread(_rows, live)) < traffic.total:
+                while (rows := await asyncio.to_thread(_rows, live)) < traffic.total:  # noqa: ASYNC110 - files tell counts
                     await asyncio.sleep(0.2)
         finally:
             await child.stop()
@@ -93,7 +92,7 @@ async def _measured(settings: clients.KafkaSettings, kills: int, *, evict: bool)
 
 async def _more_files(live: LiveReader, known: int) -> float:
     async with asyncio.timeout(_WITHIN_S):
-        while len(await asyncio.to_thread(live.refresh)) <= known:
+        while len(await asyncio.to_thread(live.refresh)) <= known:  # noqa: ASYNC110 - files tell counts
             await asyncio.sleep(0.01)
     return time.perf_counter()
 
@@ -106,9 +105,7 @@ def _each_once(store: Path, live: LiveReader, sent: list[int]) -> None:
     """See that each partition's offsets are there, each once; a topic without transactions has no others."""
     offsets: dict[int, list[int]] = {partition: [] for partition in range(len(sent))}
     for added in live.refresh():
-        table = pq.read_table(
-            os.path.join(store, added.path), columns=["log_partition", "log_offset"], partitioning=None
-        )
+        table = pq.read_table(store / added.path, columns=["log_partition", "log_offset"], partitioning=None)
         [partition] = pc.unique(table.column("log_partition")).to_pylist()
         offsets[partition] += table.column("log_offset").to_pylist()
     for partition, found in offsets.items():

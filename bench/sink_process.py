@@ -1,4 +1,4 @@
-"""The evidence sink as a process of its own: `python -m bench.sink_process BOOTSTRAP PREFIX STORE KEYS FRESHNESS_S SESSION_MS`.
+"""The evidence sink as a process, to be killed: `python -m bench.sink_process BOOTSTRAP PREFIX STORE KEYS …`.
 
 It says on its standard output when it is ready to read, and when it first has read all that there is to read.
 """

@@ -12,10 +12,12 @@ from store_life import EVENTS, KEPT, LATER, LOG, NAME, live_ids, live_on, rows
 
 from evidence.errors import RetryableError, UnavailableError
 from evidence.files.local import LocalFiles
+from evidence.files.s3 import S3Files
 from evidence.log.keys import KeyRing
 from evidence.store.history import commits_after
 from evidence.store.site import EvidenceStore
 from evidence.verify.check import verify
+from waybill.cli.stores import copied
 
 SOME = 13
 """Every how many-th step is tried in the ordinary run; the long one tries each."""
@@ -100,6 +102,28 @@ def test_a_fault_at_a_call_of_the_store_s_place_costs_nothing(tmp_path, behind, 
             live(home, wrap=lambda files, call=call: FailingFiles(files, call, behind=behind))
         live(home)
         check(home)
+
+
+@pytest.mark.parametrize("every", [pytest.param(29, id="some"), pytest.param(1, id="each", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("behind", [False, True], ids=["not-done", "answer-lost"])
+def test_a_fault_at_a_request_to_a_bucket_costs_nothing(tmp_path, bucket, behind, every):
+    """Over S3: a request that is not done, or whose answer is lost, in any step of the life; a copy proves the rest."""
+
+    def lives(place, at=0):
+        ring = ring_at(tmp_path / place / "keys")
+        files = FailingFiles(S3Files(f"{bucket.url}/{place}", endpoint=bucket.endpoint), at, behind=behind)
+        if at:
+            with pytest.raises(RetryableError):
+                live_on(EvidenceStore(files, "home", ring, now=lambda: LATER, snapshot_commits=4), ring)
+            files = files.files
+        live_on(EvidenceStore(files, "home", ring, now=lambda: LATER, snapshot_commits=4), ring)
+        return files
+
+    calls = len(lives("probe").names)
+    for call in range(1, calls + 1, every):
+        files = lives(str(call), call)
+        copied(files, tmp_path / str(call) / "evidence", lambda done, total: None)  # noqa: ARG005 - nobody watches
+        check(tmp_path / str(call))
 
 
 def test_a_read_only_disk_is_told_and_changes_nothing(tmp_path):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Final
 
-from evidence.errors import ConfigError
+from evidence.errors import ConfigError, UnavailableError
 from evidence.files.local import LocalFiles
 from evidence.files.places import open_files
 from evidence.files.seam import Entry, Files, NotThere
 from evidence.log.keys import KeyRing
-from evidence.store.layout import LOGS
+from evidence.store.layout import EVENTS, LOGS
 from waybill.settings import Settings
+
+_TRIES: Final = 5
 
 
 def store_files(settings: Settings, named: str | None = None) -> Files:
@@ -63,7 +66,9 @@ def own_keys(settings: Settings) -> list[str]:
 
 
 def copied(files: Files, folder: Path, progress: Callable[[int, int], None]) -> Path:
-    """Copy a store to a folder, bytes for bytes; files that are there with the same size stay as they are.
+    """Copy a store to a folder, byte for byte; files that are there with the same size stay as they are.
+
+    What the copied commits name is copied with them, also while the store is written.
 
     Args:
         files: the store.
@@ -71,24 +76,37 @@ def copied(files: Files, folder: Path, progress: Callable[[int, int], None]) -> 
         progress: is told how many bytes of how many are there.
 
     Raises:
-        UnavailableError: the store cannot be read, or the folder not written.
+        UnavailableError: the store cannot be read, the folder not written, or the store changed too fast.
     """
-    target = LocalFiles(folder)
-    entries = [entry for part in ("events/", f"{LOGS}/") for entry in _all(files, part)]
-    there = {entry.path: entry.size for part in ("events/", f"{LOGS}/") for entry in target.list(part)}
+    for _ in range(_TRIES):
+        if _copy(files, LocalFiles(folder), progress):
+            return folder
+    raise UnavailableError(f"{files.url('')} changed while it was copied, time after time; try again")
+
+
+def _copy(files: Files, target: LocalFiles, progress: Callable[[int, int], None]) -> bool:
+    """Copy what there is; give whether it was still there when its turn came."""
+    # Commits are listed first and copied last: what they name was there before them.
+    commits, _ = _parted(files.list(f"{LOGS}/"))
+    since, others = _parted(files.list(f"{LOGS}/"))
+    if commits != since:
+        return False  # the tiles may be those of a later commit already
+    entries = [*files.list(f"{EVENTS}/"), *others, *commits]
+    there = {entry.path: entry.size for part in (f"{EVENTS}/", f"{LOGS}/") for entry in target.list(part)}
     done, total = 0, sum(entry.size for entry in entries)
     for entry in entries:
         if there.get(entry.path) != entry.size or "/live/" in entry.path:
             try:
                 target.replace(entry.path, files.read(entry.path))
             except NotThere:
-                continue  # a partial tile or a small file that a larger one has replaced since
+                if "/live/" not in entry.path:
+                    return False
         done += entry.size
         progress(done, total)
-    return folder
+    return True
 
 
-def _all(files: Files, folder: str) -> Iterator[Entry]:
-    # Commits last: what they name was there before them.
-    entries = list(files.list(folder))
-    yield from sorted(entries, key=lambda entry: ("/commits/" in entry.path, entry.path))
+def _parted(entries: Iterable[Entry]) -> tuple[list[Entry], list[Entry]]:
+    listed = list(entries)
+    commits = [entry for entry in listed if "/commits/" in entry.path]
+    return commits, [entry for entry in listed if "/commits/" not in entry.path]
