@@ -8,6 +8,7 @@ a `Reject`. Either way each value is exactly one row or exactly one reject.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -157,48 +158,38 @@ def _sift(values: Sequence[bytes | None], base: int, tables: list[pa.Table], rej
 
 def _read(values: Sequence[bytes | None]) -> pa.Table | None:
     """Read records in the usual form, or give None if any of them is in another or is wrong."""
-    try:
-        joined = b"\n".join(values)  # type: ignore[arg-type] # a None among them is the TypeError
-    except TypeError:
-        return None
-    # A line feed inside a string is no JSON, and between `}` and `{` it can only separate whole documents. So, where
-    # each value begins and ends with a brace, each is one row or more, and the row count proves that each is one.
-    if joined.count(b"\n") != len(values) - 1 or b"\r" in joined or not _is_utf8(joined):
-        return None
-    if any(value[:1] != b"{" or value[-1:] != b"}" for value in values):  # type: ignore[index] # no None was among them
+    there = [value for value in values if value is not None]
+    if len(there) < len(values):
         return None
     try:
-        return _table(values, joined) if len(values) < _BY_TYPE_FROM else _by_type(values)
+        return _table(there) if len(there) < _BY_TYPE_FROM else _by_type(there)
     except (pa.ArrowInvalid, UnicodeDecodeError, _Odd):
         return None
 
 
-def _by_type(values: Sequence[bytes | None]) -> pa.Table:
+def _by_type(values: Sequence[bytes]) -> pa.Table:
     """Read records of each type by themselves, which spares the reader the columns that the type does not have.
 
     A type is only guessed: whatever the guess, the same rows come of it.
     """
     groups: dict[bytes | None, list[int]] = {}
     for index, value in enumerate(values):
-        match = _TYPE.search(value)  # type: ignore[arg-type] # no None is among them
-        groups.setdefault(match[1] if match and match[1] in _TYPES else None, []).append(index)
-    for few in [kind for kind, places in groups.items() if kind is not None and len(places) < _GROUP_FROM]:
-        groups.setdefault(None, []).extend(groups.pop(few))
-    tables, order = [], list[int]()
-    for kind, places in groups.items():
-        mine = [values[place] for place in places]
-        tables.append(_table(mine, b"\n".join(mine), kind))  # type: ignore[arg-type] # the same
-        order += places
+        match = _TYPE.search(value)
+        groups.setdefault(match[1] if match else None, []).append(index)
+    for kind in [*groups]:
+        if kind is not None and (len(groups[kind]) < _GROUP_FROM or kind not in _TYPES):
+            groups.setdefault(None, []).extend(groups.pop(kind))
+    tables = [_table([values[place] for place in places], kind) for kind, places in groups.items()]
     table = pa.concat_tables(tables).unify_dictionaries()
-    return table if len(tables) == 1 else table.take(pc.inverse_permutation(pa.array(order, pa.int64())))
+    order = pa.array(itertools.chain.from_iterable(groups.values()), pa.int64())
+    return table if len(tables) == 1 else table.take(pc.inverse_permutation(order))
 
 
-def _table(values: Sequence[bytes | None], joined: bytes, kind: bytes | None = None) -> pa.Table:
+def _table(values: Sequence[bytes], kind: bytes | None = None) -> pa.Table:
     """Read records.
 
     Args:
         values: the records.
-        joined: the same, a line each.
         kind: their type, where all seem to be of one.
 
     Raises:
@@ -206,8 +197,14 @@ def _table(values: Sequence[bytes | None], joined: bytes, kind: bytes | None = N
         UnicodeDecodeError: one is not UTF-8.
         _Odd: one needs a closer look.
     """
-    longest = max(map(len, values))  # type: ignore[arg-type] # no None is among them
-    options = pj.ReadOptions(use_threads=False, block_size=max(_BLOCK_BYTES, longest + 2))
+    joined = b"\n".join(values)
+    # A line feed inside a string is no JSON, and between `}` and `{` it can only separate whole documents. So, where
+    # each value begins and ends with a brace, each is one row or more, and the row count proves that each is one.
+    if joined.count(b"\n") != len(values) - 1 or joined.count(b"}\n{") != len(values) - 1:
+        raise _Odd
+    if joined[:1] != b"{" or joined[-1:] != b"}" or b"\r" in joined or not _is_utf8(joined):
+        raise _Odd
+    options = pj.ReadOptions(use_threads=False, block_size=max(_BLOCK_BYTES, max(map(len, values)) + 2))
     raw = None
     if kind in _SEEN:
         with suppress(pa.ArrowInvalid):  # there is a column in it that none of this type had before
