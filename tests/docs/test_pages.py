@@ -158,7 +158,7 @@ def test_settings_that_are_named_exist():
     """No page names a setting that there is none of."""
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     for page in PAGES:
-        for name in re.findall(r"WAYBILL_[A-Z_]*[A-Z]", page.read_text(encoding="utf-8")):
+        for name in re.findall(r"WAYBILL_[A-Z0-9_]*[A-Z]", page.read_text(encoding="utf-8")):
             assert name in known or name.startswith(
                 ("WAYBILL_ENDPOINTS__", "WAYBILL_IDENTITY__", "WAYBILL_EVIDENCE_S3__")
             ), f"{page}: {name}"
