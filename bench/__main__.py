@@ -65,16 +65,21 @@ def main() -> int:
     if not NEED_NO_BROKER.issuperset(names) and (reason := missing_reason(CACHE)):
         print(f"bench: {reason}", file=sys.stderr)
         return 2
-    last = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-    parts: dict[str, Any] = dict(last.get("parts", {}))
+    last = _results()
     for name in names:
         print(f"{name} …", flush=True)
         load = {"load_average_1m_before": round(os.getloadavg()[0], 2)}
-        parts[name] = {"measured_at": datetime.now(UTC).isoformat(timespec="seconds"), **load, **_run(name, asked)}
-        _show(parts[name], last.get("parts", {}).get(name, {}))
-    RESULTS.write_text(json.dumps({"machine": _machine(), "parts": parts}, indent=2) + "\n", encoding="utf-8")
+        found = {"measured_at": datetime.now(UTC).isoformat(timespec="seconds"), **load, **_run(name, asked)}
+        _show(found, last.get(name, {}))
+        # What is measured is kept, whatever becomes of the next part; others may have written meanwhile.
+        everything = {"machine": _machine(), "parts": _results() | {name: found}}
+        RESULTS.write_text(json.dumps(everything, indent=2) + "\n", encoding="utf-8")
     print(f"written to {RESULTS.relative_to(Path.cwd()) if RESULTS.is_relative_to(Path.cwd()) else RESULTS}")
     return 0
+
+
+def _results() -> dict[str, Any]:
+    return dict(json.loads(RESULTS.read_text(encoding="utf-8"))["parts"]) if RESULTS.exists() else {}
 
 
 def _run(name: str, asked: argparse.Namespace) -> dict[str, Any]:

@@ -35,7 +35,7 @@ PREDICATE_TYPE: Final = "urn:waybill:proof-pack:1"
 
 _STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 _TRIES: Final = 5  # a busy store may take away, between two reads, what a newer commit replaced
-_LAST: Final = "request.ended"
+_LAST: Final = ("request.ended", "request.rejected")
 _OPERATOR: Final = "operator"
 
 
@@ -271,7 +271,7 @@ def _stories(rows: Sequence[Found]) -> list[dict[str, Any]]:
         {
             "intakeId": intake,
             "events": to_text(of(found.said["sequence"] for found in mine)),
-            "ended": mine[-1].said["eventType"] == _LAST or mine[-1].said["stage"] == _OPERATOR,
+            "ended": mine[-1].said["eventType"] in _LAST or mine[-1].said["stage"] == _OPERATOR,
         }
         for intake, mine in told.items()
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import io
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Final
@@ -16,6 +17,7 @@ from typing import Any, Final
 import fsspec
 
 from evidence.files.seam import Files, NotThere
+from evidence.store.upkeep import GRACE_S
 
 SCHEME: Final = "waybill"
 """What the paths begin with, `://` behind it."""
@@ -36,16 +38,23 @@ class LiveFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc] # the lib
         super().__init__()
         self._files = files
         self._live: Mapping[str, int] = {}
-        self._before: Mapping[str, int] = {}
+        self._before: dict[str, tuple[int, float]] = {}  # with the monotonic time at which it was live no longer
         self._lock = threading.Lock()
         self._readers: OrderedDict[str, Any] = OrderedDict()
 
     def serve(self, sizes: Mapping[str, int]) -> None:
-        """Say which files there are, with their sizes in bytes; a question under way still finds those of before."""
+        """Say which files there are, with their sizes in bytes.
+
+        A question under way still finds those of before, for as long as they lie there.
+        """
+        now = time.monotonic()
         with self._lock:
             if sizes == self._live:
                 return
-            self._before, self._live = self._live, dict(sizes)
+            gone = {path: (size, now) for path, size in self._live.items() if path not in sizes}
+            before = self._before | gone
+            self._before = {path: (size, at) for path, (size, at) in before.items() if now - at < GRACE_S}
+            self._live = dict(sizes)
             for path in self._readers.keys() - self._live.keys() - self._before.keys():
                 del self._readers[path]
 
@@ -55,7 +64,10 @@ class LiveFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc] # the lib
 
     def _size(self, path: str) -> int:
         path = self._strip_protocol(path)
-        size = self._live.get(path, self._before.get(path))
+        with self._lock:
+            size = self._live.get(path)
+            if size is None and path in self._before:
+                size = self._before[path][0]
         if size is None:
             raise FileNotFoundError(path)
         return size

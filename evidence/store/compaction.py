@@ -100,7 +100,11 @@ def compact(writer: PartitionWriter, files: Files, plan: Plan) -> Written:
     if leaf_hashes(read_rows(files, merged)) != wanted:
         files.delete(merged.path)
         raise StoreError(f"{merged.path} does not hold the rows that it was made from; the small files stay")
-    return writer.change(add=(merged,), remove=tuple(added.path for added in plan.files))
+    try:
+        return writer.change(add=(merged,), remove=tuple(added.path for added in plan.files))
+    except StoreError:
+        writer.discard((merged,))
+        raise
 
 
 def read_rows(files: Files, added: Added) -> pa.Table:
@@ -151,7 +155,7 @@ def delete_removed(writer: PartitionWriter, files: Files, *, now: float, grace_s
     gone = [path for path, removed in writer.live.removed.items() if now - removed >= grace_s]
     for path in gone:
         files.delete(path)
-    writer.forget(gone)
+    writer.forget(gone, now=now)
     return len(gone)
 
 

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from evidence.errors import StoreError
+from evidence.errors import StoreError, UnavailableError
 from evidence.files.seam import Files
 from evidence.log.commits import Added, Expired
 from evidence.log.ranges import Ranges, of, to_text, union
@@ -179,12 +179,13 @@ class Expiry:
 
         Raises:
             Fenced: another writer has taken the log over.
-            StoreError: a file is not what its commit says.
+            StoreError: a file is not what its commit says; what can be decided without it was removed.
             UnavailableError: the store cannot be read or written.
         """
         plan = self._plan()
         today = utc_day(self._now())
         found: list[Removal] = []
+        unread: list[StoreError] = []
         days = _by_day(writer)
         looked = self._looked.setdefault(str(writer.log), {})
         for day, files in days.items():
@@ -192,9 +193,13 @@ class Expiry:
             left = [added for added in files if due and looked.get(added.path) != (plan, due)]
             while left:
                 batch, left = left[:_FILES], left[_FILES:]
-                found += self._remove(writer, day, batch, plan, due, _Classes(self._files, days, day))
+                classes = _Classes(self._files, days, day)
+                found += self._remove(writer, day, batch, plan, due, classes)
+                unread += classes.unread
         known = writer.live.files.keys()
-        self._looked[str(writer.log)] = {path: seen for path, seen in looked.items() if path in known}
+        self._looked[str(writer.log)] = {path: seen for path, seen in list(looked.items()) if path in known}
+        if unread:
+            raise unread[0]
         return tuple(found)
 
     def _remove(
@@ -211,8 +216,12 @@ class Expiry:
         gone: list[dict[str, Any]] = []
         add: list[Added] = []
         for added in batch:
-            rows = read_rows(self._files, added)
-            rules = _rules_of(rows, classes, plan)
+            try:
+                rows = read_rows(self._files, added)
+                rules = _rules_of(rows, classes, plan)
+            except StoreError as error:
+                classes.unread.append(error)
+                continue
             goes = pc.and_(pc.is_in(rules, value_set=pa.array(sorted(due), pa.string())), pc.invert(_held(rows, plan)))
             count = pc.sum(goes).as_py() or 0
             if count == 0:
@@ -238,12 +247,16 @@ class Expiry:
         if not gone:
             return
         statement = self._statement(writer, day, plan, said, gone)
-        written = writer.change(
-            add=tuple(add),
-            remove=tuple(each["path"] for each in gone),
-            expire=tuple(Expired(union(*each.leaves), name) for name, each in sorted(said.items())),
-            statement=statement,
-        )
+        try:
+            written = writer.change(
+                add=tuple(add),
+                remove=tuple(each["path"] for each in gone),
+                expire=tuple(Expired(union(*each.leaves), name) for name, each in sorted(said.items())),
+                statement=statement,
+            )
+        except StoreError:
+            writer.discard(add)
+            raise
         rows_by_rule = {name: sum(len(piece) for piece in each.pieces) for name, each in sorted(said.items())}
         removal = Removal(str(writer.log), day, written.commit.number, rows_by_rule, statement)
         self._tell(removal)
@@ -304,6 +317,8 @@ class _Classes:
         self._by_day = by_day
         self._day = day
         self._known: list[pa.Table] | None = None
+        self.unread: list[StoreError] = []
+        """Why some files were left as they are."""
 
     def of(self, rows: pa.Table) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
         """Give the class and the purpose of each row."""
@@ -327,8 +342,13 @@ class _Classes:
         return self._known
 
     def _read(self, added: Added) -> pa.Table:
-        with self._files.reader(added.path) as file:
-            rows = pq.ParquetFile(file).read(columns=list(_FACTS))
+        try:
+            with self._files.reader(added.path) as file:
+                rows = pq.ParquetFile(file).read(columns=list(_FACTS))
+        except pa.ArrowInvalid as error:
+            raise StoreError(f"{added.path} is not the file that its commit names: {error}") from None
+        except OSError as error:
+            raise UnavailableError(f"{added.path} cannot be read: {error}") from error
         return _stating(rows.column("intake_id"), *_stated(rows))
 
 

@@ -60,6 +60,13 @@ def newest(files: Files, log: str) -> int | None:
     Raises:
         StoreError: a commit between two others is missing.
     """
+    try:
+        return _newest(files, log)
+    except StoreError:
+        return _newest(files, log)  # a list that was made while commits were packed may miss some
+
+
+def _newest(files: Files, log: str) -> int | None:
     numbers: set[int] = set()
     packed = -1
     for entry in files.list(commits_folder(log)):

@@ -7,7 +7,7 @@ reader that finds none, or a damaged one, starts at the first commit.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -50,10 +50,12 @@ class Live:
         removed = {**self.removed, **dict.fromkeys(commit.remove, commit.time.timestamp())}
         return Live(commit.number, files, removed)
 
-    def without(self, paths: Iterator[str] | list[str]) -> Live:
-        """Give the same without the memory of files that were deleted."""
+    def without(self, paths: Iterable[str], *, now: float) -> Live:
+        """Give the same without the memory of files that were deleted, and of no other removal after `now`."""
         gone = set(paths)
-        return Live(self.number, self.files, {path: at for path, at in self.removed.items() if path not in gone})
+        return Live(
+            self.number, self.files, {path: min(at, now) for path, at in self.removed.items() if path not in gone}
+        )
 
     def to_json(self) -> bytes:
         """Give the snapshot's bytes."""
@@ -136,7 +138,8 @@ class LiveReader:
         """
         with self._lock:
             for log in self._files.folders(f"{LOGS}/"):
-                self._logs[log] = read_live(self._files, log, self._logs.get(log))
+                live = read_live(self._files, log, self._logs.get(log))
+                self._logs[log] = Live(live.number, live.files)  # a reader has no use for a memory that only grows
             return tuple(sorted((file for live in self._logs.values() for file in live.files.values()), key=_path))
 
 

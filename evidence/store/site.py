@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import time
 from collections.abc import Callable
@@ -9,15 +10,19 @@ from pathlib import Path
 
 from evidence.errors import ConfigError, StoreError
 from evidence.files.local import LocalFiles
-from evidence.files.seam import Files, Held
+from evidence.files.seam import Files, Held, NotThere
 from evidence.log.commits import Source
-from evidence.store.layout import EVENTS, LogPartition, check_site, events_file
+from evidence.log.tiles import HEIGHT, WIDTH, TileRef, right_tiles
+from evidence.store.layout import EVENTS, LogPartition, check_site, events_file, log_folder
 from evidence.store.live import read_live
 from evidence.store.state import Head, read_head
 from evidence.store.writer import Fenced, PartitionWriter, Signers, Writing
 
 _CLAIMS = 5
 """Times that a writer tries to take a log over while others do the same."""
+
+_LEVELS = 8
+"""Levels of tiles; more rows than they can count never come."""
 
 _LEFTOVER_S = 3600.0
 """Temporary files of this age belong to nobody."""
@@ -134,7 +139,8 @@ class EvidenceStore:
                 f"{self.files.url('')} holds the evidence of {head.commit.origin}, and this is site {self.site!r}; "
                 "a site has a store of its own"
             )
-        key = self.signers.newest().vkey if head is None else self._key(head)
+        newest = self.signers.newest()  # asked first: it finds keys that another process has made and signed with
+        key = newest.vkey if head is None else self._key(head)
         writing = Writing(
             self.files, self.site, self.signers, self.compression_level, self._now, self._snapshot_commits
         )
@@ -161,4 +167,25 @@ class EvidenceStore:
             if file.log == str(writer.log) and entry.path not in known and entry.modified < claimed:
                 self.files.delete(entry.path)
         if isinstance(self.files, LocalFiles):
+            self._clear_tiles(writer)
             self.files.clean(_LEFTOVER_S)
+
+    def _clear_tiles(self, writer: PartitionWriter) -> None:
+        """Remove the tiles of a commit that did not come about: other rows may come in the place of its rows.
+
+        Only where a lock keeps others away: the tiles of a successor would have the same names.
+        """
+        size, folder = writer.commit.size, log_folder(str(writer.log))
+        needed = {folder + ref.path for ref in right_tiles(size)}
+        left: list[str] = []
+        for level in range(_LEVELS):
+            for index in itertools.count(size >> HEIGHT * (level + 1)):
+                full = folder + TileRef(level, index, WIDTH).path
+                left += [entry.path for entry in self.files.list(f"{full}.p/") if entry.path not in needed]
+                try:
+                    self.files.read(full)
+                except NotThere:
+                    break
+                left.append(full)
+        for path in reversed(left):  # the last ones first, so that who dies over it leaves no gap to look behind
+            self.files.delete(path)

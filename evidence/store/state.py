@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
 from evidence.errors import StoreError
-from evidence.files.seam import Files
+from evidence.files.seam import Files, NotThere
 from evidence.log.commits import Commit
 from evidence.log.merkle import Tree
-from evidence.log.tiles import TileRef
+from evidence.log.tiles import HASH_BYTES, WIDTH, TileRef
 from evidence.store.history import Noted, newest, read_commit
 from evidence.store.layout import LogPartition, log_folder
+
+_TRIES: Final = 3
+"""Times that a tile is looked for which its writer replaces by larger ones meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,7 @@ def read_head(files: Files, log: LogPartition) -> Head | None:
 
 
 class tile_reader:  # noqa: N801 - called like a function, and named like one
-    """Reads tiles of a log."""
+    """Reads tiles of a log, also while it grows."""
 
     def __init__(self, files: Files, log: LogPartition | str) -> None:
         self._files = files
@@ -62,4 +67,20 @@ class tile_reader:  # noqa: N801 - called like a function, and named like one
         Raises:
             NotThere: there is no such tile.
         """
-        return self._files.read(self._folder + ref.path)
+        try:
+            return self._files.read(self._folder + ref.path)
+        except NotThere:
+            for _ in range(_TRIES if ref.width < WIDTH else 0):
+                if (wider := self._wider(ref)) is not None:
+                    return wider[: ref.width * HASH_BYTES]
+            raise
+
+    def _wider(self, ref: TileRef) -> bytes | None:
+        """Give the tile that has taken a partial one's place since the log was as small as that."""
+        full = self._folder + TileRef(ref.level, ref.index, WIDTH).path
+        names = [entry.path.rpartition("/")[2] for entry in self._files.list(f"{full}.p/")]
+        widths = sorted(int(name) for name in names if name.isdecimal() and int(name) > ref.width)
+        for path in [*(f"{full}.p/{width}" for width in widths), full]:
+            with suppress(NotThere):  # a still larger one is there by now
+                return self._files.read(path)
+        return None

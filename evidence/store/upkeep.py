@@ -7,9 +7,11 @@ removed long enough ago, and packs old commits. Whatever of it fails, or is cut 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final
 
+from evidence.errors import StoreError
 from evidence.files.seam import Files
 from evidence.store.compaction import MAX_ROWS, compact, delete_removed, plans, utc_day
 from evidence.store.history import newest, pack, packs, read_commit
@@ -20,7 +22,7 @@ from evidence.store.writer import PartitionWriter
 GRACE_S: Final = 900.0
 """Seconds that a removed file lies on: longer than any question may take."""
 
-PACK_COMMITS: Final = 256
+PACK_COMMITS: Final = 1024
 """Commits of a pack."""
 
 _PACK_AFTER_S: Final = 3600.0
@@ -64,15 +66,27 @@ class Upkeep:
 
         Raises:
             Fenced: another writer has taken the log over.
-            StoreError: what lies there is not what the commits say.
+            StoreError: what lies there is not what the commits say; what does not need it was done all the same.
             UnavailableError: the store cannot be read or written.
         """
+        failed: StoreError | None = None
+        for step in self._steps(writer):
+            try:
+                step()
+            except StoreError as error:
+                if not writer.usable:
+                    raise
+                failed = failed or error
+        if failed is not None:
+            raise failed
+
+    def _steps(self, writer: PartitionWriter) -> Iterator[Callable[[], object]]:
         if self._expire is not None:
-            self._expire(writer)
+            yield partial(self._expire, writer)
         for plan in plans(writer.live, today=utc_day(self._now()), max_rows=self._max_rows):
-            compact(writer, self._files, plan)
-        delete_removed(writer, self._files, now=self._now(), grace_s=self._grace_s)
-        self._pack(str(writer.log))
+            yield partial(compact, writer, self._files, plan)
+        yield partial(delete_removed, writer, self._files, now=self._now(), grace_s=self._grace_s)
+        yield partial(self._pack, str(writer.log))
 
     def _pack(self, log: str) -> None:
         """Put old commits together, as far as a snapshot saves readers from needing them one by one."""
@@ -84,7 +98,8 @@ class Upkeep:
         top = newest(self._files, log)
         if not known or known[-1] < last or top is None or top <= last:
             return
-        if self._now() - read_commit(self._files, log, last).commit.time.timestamp() < self._pack_after_s:
+        age_s = self._now() - read_commit(self._files, log, last).commit.time.timestamp()
+        if 0 <= age_s < self._pack_after_s:  # one from the future, of a clock that ran ahead, would never be old
             return
         notes = [(number, self._files.read(commit_path(log, number))) for number in range(first, last + 1)]
         self._files.create(pack_path(log, first, last), pack(notes))

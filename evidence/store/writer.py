@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from types import TracebackType
@@ -155,6 +156,12 @@ class PartitionWriter:
         """The live files."""
         return self._live
 
+    @property
+    def usable(self) -> bool:
+        """Whether it can commit: not closed, and no commit of it has failed. Waits for a commit that is being made."""
+        with self._busy:
+            return not self._failed
+
     def close(self) -> None:
         """Give the log back, after the commit that is being made; safe to call twice."""
         with self._busy:
@@ -207,7 +214,8 @@ class PartitionWriter:
             StoreError: the offsets do not go on from `position`, or the table is in another schema.
             UnavailableError: the store cannot be written.
         """
-        self._check_open()
+        with self._busy:  # a change of files that is being committed beside this is no failure
+            self._check_open()
         offsets = table.column("log_offset")
         if not table.schema.equals(EVENTS_SCHEMA):
             raise StoreError(f"{self.log}: the table is not in the schema of the evidence events")
@@ -223,6 +231,8 @@ class PartitionWriter:
             for day, rows, places in days(table)
         )
         with self._busy:
+            if self._failed:
+                self.discard(added)
             self._check_open()
             tree, tiles = self._tree.extend(leaves)
             before = self._tree.size
@@ -278,6 +288,8 @@ class PartitionWriter:
         """
         log = self.log
         named = {"site": self._with.site, "log_id": log.log_id, "topic": log.topic, "partition": str(log.partition)}
+        # No two writers ever make the same file: one that was fenced while it removed what lay about might delete it.
+        named["writer"] = f"{self._epoch} {self._name}"
         encoded = encode(rows, named | about, level=self._with.level, large=large)
         ends = pc.min_max(rows.column("log_offset"))
         offsets = (ends["min"].as_py(), ends["max"].as_py())
@@ -286,15 +298,30 @@ class PartitionWriter:
         try:
             self._with.files.create(path, data)
         except AlreadyThere:
-            # Left by a predecessor that died before its commit: the name holds the hash, so it is the same file.
+            # Made by this writer before, for a commit that did not come about: the name holds the hash.
             if hashlib.sha256(self._with.files.read(path)).hexdigest() != encoded.sha256:
                 raise StoreError(f"{path} is there already with another content; move it away") from None
         return Added(path, rows.num_rows, len(data), encoded.sha256, leaves)
 
-    def forget(self, paths: list[str]) -> None:
-        """No longer remember removed files: they were deleted."""
+    def discard(self, files: Sequence[Added]) -> None:
+        """Remove files that `place` made for a commit that certainly did not come about; no other writer has the same.
+
+        What cannot be removed now is removed by the next writer.
+        """
+        with suppress(RetryableError, StoreError):
+            for added in files:
+                if added.path not in self._live.files:
+                    self._with.files.delete(added.path)
+
+    def forget(self, paths: list[str], *, now: float) -> None:
+        """No longer remember removed files: they were deleted.
+
+        Args:
+            paths: which.
+            now: the moment, in seconds since 1970; what a clock that ran ahead has removed later is removed now.
+        """
         with self._busy:
-            self._live = self._live.without(paths)
+            self._live = self._live.without(paths, now=now)
 
     @property
     def _tree(self) -> Tree:
@@ -345,6 +372,7 @@ class PartitionWriter:
         try:
             self._with.files.create(commit_path(str(self.log), commit.number), noted.note)
         except AlreadyThere:
+            self.discard(commit.add)
             raise Fenced(
                 f"{self.log}: another writer made commit {commit.number}; this one stops, and what it had not "
                 "committed is read again"

@@ -23,7 +23,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 
 from evidence.disk import PartitionHeld
-from evidence.errors import RetryableError, StoreError
+from evidence.errors import RetryableError, WaybillError
 from evidence.log.ranges import Ranges, count
 from evidence.schema import EVENTS_SCHEMA
 from evidence.store.site import EvidenceStore
@@ -48,6 +48,7 @@ _BUFFER_BYTES: Final = 128 * 1024 * 1024
 _DRAIN_S: Final = 20.0
 _LOCK_POLL_S: Final = 0.1
 _COMMIT_S: Final = 5.0
+_ASK_S: Final = 2.0
 
 
 class DeadLetter(Protocol):
@@ -214,7 +215,8 @@ class Sink:
                 owned.take(records, now)
                 self._report_lag(consumer, tp, owned)
             for tp, part in list(self._parts.items()):
-                if part.flush is None and self._is_due(part, now):
+                # What follows a batch that could not be stored must not be, and a leaving one's positions are fixed.
+                if part.flush is None and not part.leaving and self._failure is None and self._is_due(part, now):
                     end = await self._consumed(consumer, tp, part)
                     if not part.leaving and part.flush is None:
                         self._start_flush(consumer, tp, part, end)
@@ -232,11 +234,12 @@ class Sink:
                     await asyncio.to_thread(self._upkeep, part.writer)
                 except RetryableError as error:
                     self._failure = self._failure or error
-                except StoreError as error:
+                except Exception as error:  # noqa: BLE001 - whatever it is, the next round and the other logs go on
                     # What lies there already does not keep new evidence from being stored.
                     if not part.leaving:
                         self._observe.upkeep_failed()
-                        log.error("upkeep of %s failed: %s", part.writer.log, error)  # noqa: TRY400 - the text says it all
+                        told = error if isinstance(error, WaybillError) else type(error).__name__
+                        log.error("upkeep of %s failed: %s", part.writer.log, told)  # noqa: TRY400 - the text says it all
 
     def _is_due(self, part: SinkPartition, now: float) -> bool:
         if not part.records:
@@ -277,7 +280,10 @@ class Sink:
     ) -> None:
         lost: Ranges = ()
         if gap is not None:
-            lost = missing(records, gap, (await consumer.beginning_offsets([tp]))[tp])
+            beginning = (await consumer.beginning_offsets([tp]))[tp]
+            lost = missing(records, gap, min(beginning, end + 1))  # what is behind may have been read, and come next
+        elif not records and not await self._is_silent(consumer, tp, end):
+            return
         begun = time.perf_counter()
         parsed = await asyncio.to_thread(parse_records, records, tp.partition)
         rejected = [records[reject.index].offset for reject in parsed.rejects]
@@ -289,6 +295,14 @@ class Sink:
         if not part.leaving:
             with suppress(KafkaError, TimeoutError):  # for lag displays only, and the next flush commits again
                 await asyncio.wait_for(consumer.commit({tp: end + 1}), timeout=_COMMIT_S)
+
+    async def _is_silent(self, consumer: AIOKafkaConsumer, tp: TopicPartition, end: int) -> bool:
+        """Ask the broker whether nothing has come: where it does not answer, nobody can say that."""
+        try:
+            async with asyncio.timeout(_ASK_S):
+                return bool((await consumer.end_offsets([tp]))[tp] <= end + 1)
+        except (KafkaError, TimeoutError):
+            return False
 
     def _tell_lost(self, writer: PartitionWriter, lost: Ranges) -> None:
         if lost:

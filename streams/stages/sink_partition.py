@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from evidence.log.ranges import Ranges, of
+from evidence.log.ranges import Ranges, span
 from evidence.parsing import Parsed, parse
 from evidence.store.writer import PartitionWriter
 from streams.errors import LogMismatch
@@ -148,5 +148,8 @@ def missing(records: Iterable[Any], position: int, beginning: int) -> Ranges:
 
     Transaction markers among them cannot be told from records any more, so they are counted as lost too.
     """
-    seen = {record.offset for record in records if record.offset < beginning}
-    return of(offset for offset in range(position, beginning) if offset not in seen)
+    found: Ranges = ()
+    for offset in sorted({record.offset for record in records if position <= record.offset < beginning}):
+        found += span(position, offset)
+        position = offset + 1
+    return found + span(position, beginning)

@@ -57,5 +57,6 @@ async def test_workers_end_while_their_groups_wait_for_another(kafka, prefix, tm
         finally:
             os.killpg(stands.pid, signal.SIGCONT)
         await pipeline.send_all([request("goes-on", "Say hello.")])
+        await pipeline.until_answered(180)  # a name that could not be taken back in time ends with its session
         outcomes = await pipeline.check(outcomes={"completed"})
         assert outcomes["completed"] == 1

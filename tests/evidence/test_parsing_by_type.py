@@ -42,7 +42,13 @@ def whole(monkeypatch, values):
 def same(one, other):
     """Tell whether two batches gave the same rows and rejects."""
     rejects = [[(reject.index, reject.error.code) for reject in batch.rejects] for batch in (one, other)]
-    return one.table.equals(other.table) and rejects[0] == rejects[1]
+    return plain(one.table).equals(plain(other.table)) and rejects[0] == rejects[1]
+
+
+def plain(table):
+    """Give a table without dictionaries, whose words may stand in any order."""
+    fields = [field.with_type(pa.string()) if pa.types.is_dictionary(field.type) else field for field in table.schema]
+    return table.cast(pa.schema(fields))
 
 
 def test_the_rows_are_those_of_one_reading(by_type, monkeypatch):
@@ -108,4 +114,3 @@ def test_a_type_guessed_wrong_does_not_matter(by_type, monkeypatch):
     text = {"detail": '"eventType":"request.ended"', **text}
     values = [orjson.dumps(text), *VALUES[1:]]
     assert same(parsed(values), whole(monkeypatch, values))
-    assert isinstance(parsed(values).table, pa.Table)

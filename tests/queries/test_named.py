@@ -76,7 +76,7 @@ def of_type(events, *kinds):
 
 def ended(events):
     """Give the end of an intake, or None."""
-    return next(iter(of_type(events, EventType.REQUEST_ENDED)), None)
+    return next(iter(of_type(events, EventType.REQUEST_ENDED, EventType.REQUEST_REJECTED)), None)
 
 
 def effective(events):
