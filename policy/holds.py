@@ -66,14 +66,20 @@ class Hold(Config):
 
     def covers(self, *, tenant: str | None, subject: str | None, request: str | None) -> bool:
         """Say whether it covers something of this tenant, subject and request."""
-        wanted = ((self.tenant, tenant), (self.subject, subject), (self.request, request))
-        return all(mine is None or mine == theirs for mine, theirs in wanted)
+        same = all(mine is None or mine == theirs for mine, theirs in ((self.tenant, tenant), (self.request, request)))
+        return same and (self.subject is None or subject in subject_names(self.subject))
 
     @property
     def scope(self) -> str:
         """What it covers, for people."""
         named = (("subject", self.subject), ("tenant", self.tenant), ("request", self.request))
         return ", ".join(f"{name} {value}" for name, value in named if value is not None)
+
+
+def subject_names(subject: str) -> tuple[str, ...]:
+    """Give how a person may be written: as requests have it (`ana`), and as evidence has an actor (`user:ana`)."""
+    kind, colon, name = subject.partition(":")
+    return (subject, name) if colon and kind in {"user", "service"} and name else (subject,)
 
 
 @dataclass(frozen=True, slots=True)

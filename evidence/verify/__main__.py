@@ -82,7 +82,12 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help="a witness's verifier key; the newest commit of each log must bear its cosignature",
     )
-    add("--since", metavar="NOTEFILE", help="a commit or checkpoint that you kept: the store must still contain it")
+    add(
+        "--since",
+        metavar="NOTEFILE",
+        action=_Once,
+        help="a commit or checkpoint that you kept: the store must still contain it",
+    )
     add("--max-age", metavar="SECONDS", type=_seconds, help="how old the newest commit of a log may be")
     add("--partitions", metavar="N", type=_count, help="how many partitions each topic has, whatever the commits say")
     add(
@@ -110,6 +115,22 @@ def _pack(options: argparse.Namespace) -> int:
         return 2
     sys.stdout.write((report.to_json() if options.json else report.to_text()) + "\n")
     return 0 if report.ok else 1
+
+
+class _Once(argparse.Action):
+    """An option that may stand once: of several, all but one would be forgotten."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        """Take the value, or refuse a second one."""
+        if getattr(namespace, self.dest) is not None:
+            parser.error(f"{option_string} takes one checkpoint: check once for each")
+        setattr(namespace, self.dest, values)
 
 
 def _count(text: str) -> int:

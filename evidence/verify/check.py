@@ -188,7 +188,7 @@ class _Run:
         last, asked = log.chain.last, self.asked
         if last is None:
             return
-        for finding in log.witnesses.behind(last.number):
+        for finding in log.witnesses.behind(last.number, log.chain.size):
             log.found(finding)
         if asked.max_age is not None and asked.now() - last.time > asked.max_age:
             what = f"the last commit is of {last.time.isoformat()}: silence without a statement since then"

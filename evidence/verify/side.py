@@ -54,8 +54,8 @@ class Witnesses:
 
     folder: str
     keys: Sequence[VerifierKey]
-    newest: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """For each witness's key, the newest commit that it signed well, and when."""
+    newest: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    """For each witness's key, the newest commit that it signed well, when, and how many rows there were."""
     unknown: set[str] = field(default_factory=set)
     count: int = 0
 
@@ -92,12 +92,14 @@ class Witnesses:
                 yield Finding("witness", path, f"the cosignature of {key.name} is not good for this text", order)
             else:
                 good = True
-                self.newest[str(key)] = max(self.newest.get(str(key), (-1, 0)), (number, signature.seconds))
+                self.newest[str(key)] = max(
+                    self.newest.get(str(key), (-1, 0, 0)), (number, signature.seconds, commit.size)
+                )
         if not good and any(_folder(key.name) == _folder(name) for key in self.keys):
             yield Finding("witness", path, f"bears no good cosignature of {name}", order)
 
-    def behind(self, number: int) -> Iterator[Finding]:
-        """Tell which witnesses have not signed the newest commit."""
+    def behind(self, number: int, size: int) -> Iterator[Finding]:
+        """Tell which witnesses have not signed the newest rows; commits that added none need no new cosignature."""
         where = f"logs/{self.folder}"
         for key in self.keys:
             at = self.newest.get(str(key))
@@ -105,8 +107,11 @@ class Witnesses:
                 yield Finding(
                     "witness-absent", where, f"{key.name} cosigned no commit of this log", (PHASE_COMMITS, number)
                 )
-            elif at[0] < number:
-                what = f"{key.name} cosigned commit {at[0]}, {number - at[0]} commits behind the newest, {number}"
+            elif at[2] < size:
+                what = (
+                    f"{key.name} cosigned commit {at[0]} of {at[2]} rows, {number - at[0]} commits and "
+                    f"{size - at[2]} rows behind the newest"
+                )
                 yield Finding("witness-behind", where, what, (PHASE_COMMITS, number))
 
     def lag(self, number: int, time: datetime) -> str:

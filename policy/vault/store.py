@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 
 import orjson
 
-from policy.holds import Hold, Holds
+from policy.holds import Hold, Holds, subject_names
 from policy.retention import Group, Kept, Kind, bounds
 from policy.vault import payload
 from policy.vault.database import Database
@@ -385,9 +385,14 @@ def note_holds(database: sqlite3.Connection, holds: Sequence[Hold]) -> None:
 
 
 def _where(hold: Hold) -> tuple[str, list[str]]:
-    given = {"tenant": hold.tenant, "subject": hold.subject, "request_id": hold.request}
-    named = {name: value for name, value in given.items() if value is not None}
-    return " AND ".join(f"{name} = ?" for name in named), list(named.values())
+    given = {
+        "tenant": (hold.tenant,) if hold.tenant is not None else (),
+        "subject": subject_names(hold.subject) if hold.subject is not None else (),
+        "request_id": (hold.request,) if hold.request is not None else (),
+    }
+    named = {name: values for name, values in given.items() if values}
+    said = [f"{name} IN ({', '.join('?' * len(values))})" for name, values in named.items()]
+    return " AND ".join(said), [value for values in named.values() for value in values]
 
 
 def _erased(database: sqlite3.Connection, intakes: set[str]) -> set[str]:

@@ -6,11 +6,12 @@ import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import duckdb
 import pytest
-from evidence_samples import stories
+from evidence_samples import NOON, stories
 from store_life import LOG, NAME, rows
 
 from evidence.files.local import LocalFiles
@@ -148,6 +149,8 @@ def test_a_witness_signs_what_goes_on_and_refuses_a_fork(capsys, home, tmp_path)
         (("verify", "--key", "nonsense"), "key"),
         (("verify", "--key", "@/nowhere"), "cannot read the key /nowhere"),
         (("verify", "--since", "/nowhere"), "cannot read /nowhere"),
+        (("verify", "--since", "a", "--since", "b"), "--since takes one checkpoint"),
+        (("verify", "here", "--pack", "p"), "name a store, or a pack"),
         (("evidence", "checkpoint", "other"), "there is no log 'other'"),
         (("evidence", "checkpoint", "--number", "99"), "has no commit 99"),
     ],
@@ -155,3 +158,21 @@ def test_a_witness_signs_what_goes_on_and_refuses_a_fork(capsys, home, tmp_path)
 def test_wrong_usage_is_told_in_a_sentence(capsys, home, arguments, message):
     """What was wrong is said, and the exit code is 2."""
     assert message in said(capsys, *arguments, home=home, code=2)
+
+
+def test_a_copy_into_the_store_itself_is_refused(capsys, home):
+    """A copy never lands where the writer writes."""
+    for folder in (home / "evidence", home / "evidence/copy"):
+        assert "lies in the store itself" in said(capsys, "evidence", "copy", str(folder), home=home, code=2)
+
+
+def test_a_cosignature_is_good_while_no_rows_are_added(capsys, home, tmp_path):
+    """Commits without rows, such as those of an idle hour, need no new cosignature; a commit with rows does."""
+    key = said(capsys, "evidence", "keys", home=home).strip()
+    arguments = ("evidence", "cosign", str(tmp_path / "witness"), "--name", "auditor.example", "--key", key)
+    witness = said(capsys, *arguments, home=home).strip()
+    said(capsys, "evidence", "compact", home=home)
+    assert "OK" in said(capsys, "verify", "--witness", witness, home=home)
+    with EvidenceStore(LocalFiles(home / "evidence"), "local", KeyRing(home / "keys", "local")).open(*LOG) as writer:
+        writer.append(rows(list(stories(1, begin=NOON + timedelta(days=9))), first=len(EVENTS)), end=len(EVENTS) + 20)
+    assert "rows behind the newest" in said(capsys, "verify", "--witness", witness, home=home, code=1)

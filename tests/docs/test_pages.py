@@ -160,7 +160,7 @@ def test_settings_that_are_named_exist():
     for page in PAGES:
         for name in re.findall(r"WAYBILL_[A-Z0-9_]*[A-Z]", page.read_text(encoding="utf-8")):
             assert name in known or name.startswith(
-                ("WAYBILL_ENDPOINTS__", "WAYBILL_IDENTITY__", "WAYBILL_EVIDENCE_S3__")
+                ("WAYBILL_ENDPOINTS__", "WAYBILL_IDENTITY__", "WAYBILL_EVIDENCE_S3__", "WAYBILL_BENCH_")
             ), f"{page}: {name}"
 
 

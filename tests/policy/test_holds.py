@@ -224,3 +224,10 @@ def test_nothing_under_hold_or_minimum_goes_and_nothing_past_its_maximum_stays(o
             if not gone:
                 assert open_object(vault, item) == b"{}"
         store.close()
+
+
+def test_a_hold_takes_a_person_as_evidence_writes_them_too():
+    """`user:ana` of an evidence row is `ana` of a request: such a hold covers both, and nobody else."""
+    hold = a_hold(tenant=None, request=None, subject="user:ana")
+    for subject, covered in (("ana", True), ("user:ana", True), ("anabel", False), ("user:bob", False), (None, False)):
+        assert hold.covers(tenant="acme", subject=subject, request="r") is covered

@@ -351,6 +351,46 @@ async def test_a_full_disk_stops_the_sink_and_costs_nothing(kafka, prefix, tmp_p
     assert stored(tmp_path) == ids(values)
 
 
+class SlowDisk(Disk):
+    """Takes its time to make things durable."""
+
+    def sync(self, path):
+        """Wait, then do it."""
+        time.sleep(0.05)
+        super().sync(path)
+
+
+async def test_a_slow_disk_makes_evidence_late_and_costs_nothing(kafka, prefix, tmp_path):
+    """While a flush takes seconds, what waits is told in seconds, and in the end each event is there once."""
+    settings = await ready(kafka, prefix, partitions=1)
+    values = samples(150)
+    waited = []
+
+    class Seen(Unobserved):
+        def waiting(self, seconds):
+            waited.append(seconds)
+
+    await send(settings, values, partitions=1)
+    async with running(settings, tmp_path, disk=SlowDisk(), max_rows=200, observe=Seen()) as task:
+        await until(lambda: len(stored(tmp_path)) == len(values), task=task)
+        await until(lambda: waited[-1] == 0, task=task)
+    assert max(waited) > 0.5
+    assert stored(tmp_path) == ids(values)
+
+
+async def test_a_rebalance_in_the_middle_of_a_write_costs_nothing(kafka, prefix, tmp_path):
+    """A second member joins while the first one writes slowly: the flush ends or is fenced, and nothing is lost."""
+    settings = await ready(kafka, prefix, partitions=2)
+    values = samples(300)
+    await send(settings, values, partitions=2)
+    async with running(settings, tmp_path, disk=SlowDisk(), max_rows=100, freshness_s=5.0) as first:
+        await until(lambda: list((tmp_path / "tmp").glob("*")) and stored(tmp_path), task=first)
+        async with running(settings, tmp_path, disk=SlowDisk(), max_rows=100) as second:
+            await until(lambda: len(stored(tmp_path)) >= len(values), task=first)
+            assert not second.done()
+    assert sorted(stored(tmp_path)) == sorted(ids(values))
+
+
 async def test_killing_the_sink_again_and_again_loses_nothing_and_doubles_nothing(kafka, prefix, tmp_path):
     """After kill -9 at random moments, under traffic with aborted transactions, each event is stored exactly once."""
     settings = await ready(kafka, prefix)

@@ -99,9 +99,7 @@ def story(number: int, *, seed: int = 1, begin: datetime = NOON) -> list[Evidenc
         failure = Failure(
             code=rng.choice(("unknown_label", "unknown_field")), message="The request broke its contract."
         )
-        told.say(
-            EventType.REQUEST_REJECTED, Stage.ADMISSION, outcome=Outcome.REJECTED, failure=failure, **admitted
-        )
+        told.say(EventType.REQUEST_REJECTED, Stage.ADMISSION, outcome=Outcome.REJECTED, failure=failure, **admitted)
         return told.events
     told.say(EventType.REQUEST_ADMITTED, Stage.ADMISSION, **admitted)
     findings = tuple(sorted(rng.sample(KINDS, k=rng.choice((0, 0, 0, 1, 2)))))

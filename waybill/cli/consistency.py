@@ -94,6 +94,8 @@ def _proof(old: str, new: str, log: str | None, store: str | None, settings: Set
     logs = logs_of(files)
     given = {text: _given(text) for text in (old, new) if not text.isdecimal() and text not in logs}
     stated = [_log_of(text, note) for text, note in given.items()]
+    if len(two := sorted({*stated, *(text for text in (old, new) if text in logs)})) > 1:
+        raise ConfigError(f"OLD and NEW are of two logs, {' and '.join(two)}; name two checkpoints of one")
     name = log or next((text for text in (old, new) if text in logs), None) or next(iter(stated), None)
     name = name or _only(files, logs)
     if name not in logs:

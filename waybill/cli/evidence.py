@@ -67,7 +67,7 @@ def checkpoint(
 ) -> None:
     """Print a log's signed checkpoint, to be kept elsewhere: `verify --since` finds what was cut off after it.
 
-    Example: `waybill evidence checkpoint > kept.note`
+    Example: `waybill evidence checkpoint 5kfQYbtFR5SxUzNyM4kkNg.ai.evidence-0 > kept.note`
     """
     settings = resolve(home=home)
     from evidence.store.history import newest, read_commit  # noqa: PLC0415 - `--help` needs none of it
@@ -140,7 +140,11 @@ def compact(store: Store = None, home: Home = None) -> None:
         begun = time.monotonic()
         with opened.open(log.log_id, log.topic, log.partition) as writer:
             upkeep(writer)
-            tell(f"waybill: {name}: {before} files are {len(writer.live.files)} now, {time.monotonic() - begun:.1f} s")
+            after = len(writer.live.files)
+            what = (
+                f"{before} files are {after} now" if after < before else "nothing to compact (64 files, or an old day)"
+            )
+            tell(f"waybill: {name}: {what}, {time.monotonic() - begun:.1f} s")
 
 
 @app.command()
@@ -155,14 +159,15 @@ def copy(
     """
     settings = resolve(home=home)
     from waybill.cli.progress import counting  # noqa: PLC0415 - `--help` needs none of it
-    from waybill.cli.stores import copied, store_files  # noqa: PLC0415 - the same
+    from waybill.cli.stores import copied, is_local, store_files  # noqa: PLC0415 - the same
 
     listen()
+    place = store_files(settings, store)
+    if is_local(place) and folder.resolve().is_relative_to(Path(place.url("")).resolve()):
+        raise ConfigError(f"{folder} lies in the store itself; name a folder elsewhere")
     with counting(err) as progress:
         task = progress.add_task("copying", total=None)
-        copied(
-            store_files(settings, store), folder, lambda done, total: progress.update(task, completed=done, total=total)
-        )
+        copied(place, folder, lambda done, total: progress.update(task, completed=done, total=total))
     tell(f"waybill: copied to {folder}; check it with `python -m evidence.verify {folder} --key VKEY`")
 
 
@@ -207,7 +212,7 @@ def cosign(
     Example: `waybill evidence cosign ~/witness --name auditor.example --key @home.vkey --store /mnt/evidence`
     """
     settings = resolve(home=home)
-    from evidence.log.notes import Verifier  # noqa: PLC0415 - `--help` needs none of it
+    from evidence.log.notes import NotSignedError, Verifier  # noqa: PLC0415 - `--help` needs none of it
     from evidence.log.witness import Witness  # noqa: PLC0415 - the same
     from evidence.store.history import newest, read_commit  # noqa: PLC0415 - the same
     from evidence.store.layout import LOGS  # noqa: PLC0415 - the same
@@ -223,7 +228,10 @@ def cosign(
         if number is None:
             continue
         noted = read_commit(place, log, number)
-        signed = made.cosign(noted.note, known, tile_reader(place, log), at=now)
+        try:
+            signed = made.cosign(noted.note, known, tile_reader(place, log), at=now)
+        except NotSignedError as error:
+            raise ConfigError(f"{log}: {error}; if the site rotated its key, give the new one too (--key)") from None
         place.replace(f"{LOGS}/{log}/witness/{name}/{number:012d}", signed)
         tell(f"waybill: {log}: cosigned commit {number}, {noted.commit.size:,} rows")
     out.print(made.vkey, markup=False, soft_wrap=True)

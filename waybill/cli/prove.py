@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from evidence.verify.pack import PackReport
     from waybill.settings import Settings
 
-_PLACES: Final = "select date, log_partition, log_offset from events where request_id = $id"
+_PLACES: Final = "select date, log_partition, log_offset from events where request_id = $id and stage <> 'operator'"
 _LONGEST: Final = 80
 
 
@@ -142,7 +142,7 @@ def _tell(path: Path, pack: Pack, report: PackReport | None, key: str | None) ->
             for story in report.stories
         ]
         lines += [f"    {note}" for note in report.notes]
-    lines += [f"    waybill {digest}: its text is not on the topics any more" for digest in pack.wanted if not report]
+    lines += [f"    waybill {digest}: its text is not in the pack" for digest in pack.wanted if not report]
     flags = f"--key '{key}'" if key else "--unsigned --key KEY"
     lines.append(f"check it with: waybill verify --pack {path} {flags}")
     for line in lines:

@@ -50,7 +50,7 @@ def read_key(text: str) -> str:
     try:
         return Path(text[1:]).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the key {text[1:]}: {error}") from error
+        raise ConfigError(f"cannot read the key {text[1:]}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def own_keys(settings: Settings) -> list[str]:

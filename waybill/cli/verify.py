@@ -34,7 +34,8 @@ def verify(
         list[str] | None, typer.Option(metavar="VKEY|@FILE", help="The newest commits must bear its cosignature.")
     ] = None,
     since: Annotated[
-        Path | None, typer.Option(metavar="NOTE", help="A checkpoint that you kept: the store must still contain it.")
+        list[Path] | None,
+        typer.Option(metavar="NOTE", help="A checkpoint that you kept: the store must still contain it."),
     ] = None,
     max_age: Annotated[
         float | None, typer.Option(metavar="SECONDS", min=0, help="How old the newest commit of a log may be.")
@@ -69,12 +70,17 @@ def verify(
     keys = [read_key(text) for text in key] if key else own_keys(settings)
     if not key:
         tell("waybill: checked with the keys that lie in this home; an auditor brings the key by another way (--key)")
+    if since and len(since) > 1:
+        raise ConfigError("--since takes one checkpoint: check once for each")
+    kept = since[0] if since else None
+    if pack is not None and store is not None:
+        raise ConfigError("name a store, or a pack with --pack, not both")
     if pack is not None:
         return _pack(pack, keys, [read_key(text) for text in witness or ()], unsigned=unsigned, as_json=as_json)
     options: dict[str, Any] = {
         "witnesses": [read_key(text) for text in witness or ()],
-        "since": _read(since),
-        "since_name": str(since or ""),
+        "since": _read(kept),
+        "since_name": str(kept or ""),
         "max_age": None if max_age is None else timedelta(seconds=max_age),
         "partitions": partitions,
         "open_after": timedelta(seconds=open_after),

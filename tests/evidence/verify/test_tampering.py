@@ -770,11 +770,11 @@ def the_witness_saw_another_commit(log: PlainLog) -> None:
     log.write(log.commit_path(newest(log)), real)
 
 
-@case("witness-behind", "commits behind the newest")
-def the_newest_commit_was_never_shown_to_the_witness(log: PlainLog) -> None:
+@case("witness-behind", "rows behind the newest")
+def the_newest_rows_were_never_shown_to_the_witness(log: PlainLog) -> None:
     """The witness's signature lags."""
     log.say()
-    log.say()
+    log.append(stories(9000, 1))
 
 
 @case("witness-absent", "cosigned no commit of this log")
