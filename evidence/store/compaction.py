@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Final
@@ -162,8 +162,3 @@ def delete_removed(writer: PartitionWriter, files: Files, *, now: float, grace_s
 def utc_day(now: float) -> date:
     """Give the UTC day of a moment, in seconds since 1970."""
     return datetime.fromtimestamp(now, UTC).date()
-
-
-def rows_of(files: Iterable[Added]) -> int:
-    """Tell how many rows some files hold."""
-    return sum(added.rows for added in files)
