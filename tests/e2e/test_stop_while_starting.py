@@ -38,8 +38,10 @@ async def test_workers_end_whenever_they_are_told_to(kafka, prefix, tmp_path):
             codes = [pipeline.worker(name).returncode for name in names]
             assert codes == [0, 0], pipeline.told([f"stopped after {after_s:.1f} s they ended with {codes}"])
         await pipeline.start_worker()
-        outcomes = await pipeline.check(outcomes={"completed"})
-        assert outcomes["completed"] == pipeline.call_count() == 18
+        # A partition that changes hands in the middle of a call fences the worker that made it: that call is in doubt,
+        # which is said and never repeated. What is asserted is that each request ends once, and none is called twice.
+        outcomes = await pipeline.check(outcomes={"completed", "unknown"})
+        assert outcomes.total() == pipeline.call_count() == 18
 
 
 @pytest.mark.kafka
