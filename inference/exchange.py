@@ -7,7 +7,6 @@ says the status and the endpoint's own short code, and never quotes a token.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import re
 import ssl
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from yarl import URL
 
 from evidence.errors import ConfigError
+from evidence.hosts import is_this_machine
 from evidence.records import CredentialRef
 from inference.credentials import Authorization, bearer_header
 from inference.errors import NotSent
@@ -267,18 +267,9 @@ def checked_url(text: str, name: str) -> URL:
         raise ConfigError(f"{name} is no URL: write https://HOST/PATH")
     if url.user is not None or url.password is not None or url.fragment:
         raise ConfigError(f"{name} for {url.host} has a user, a password or a fragment in it: leave it out")
-    if url.scheme == "http" and not _is_this_machine(url.host):
+    if url.scheme == "http" and not is_this_machine(url.host):
         raise ConfigError(f"{name} for {url.host} is unencrypted: use https://")
     return url
-
-
-def _is_this_machine(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _error_code(body: bytes) -> str:

@@ -20,7 +20,6 @@ An error names the status and the provider's own error code, never its sentence:
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import ssl
 from collections.abc import Mapping
@@ -35,6 +34,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, Validat
 from yarl import URL
 
 from evidence.errors import ConfigError
+from evidence.hosts import is_this_machine
 from inference.backend import Completion, FinishReason, ModelCall
 from inference.errors import Ambiguous, BackendError, Malformed, NotSent, Rejected, Unavailable
 
@@ -473,15 +473,6 @@ def _checked_url(base_url: str, *, allow_plaintext: bool) -> URL:
         raise ConfigError(f"the base URL for {url.host} has a user or password in it: set the key by itself")
     if url.query_string or url.fragment:
         raise ConfigError(f"the base URL for {url.host} has a query or a fragment: leave it out")
-    if url.scheme == "http" and not allow_plaintext and not _is_this_machine(url.host):
+    if url.scheme == "http" and not allow_plaintext and not is_this_machine(url.host):
         raise ConfigError(f"the base URL for {url.host} would carry data unencrypted to another machine: use https://")
     return url
-
-
-def _is_this_machine(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from evidence.errors import ConfigError
 from evidence.files.places import BucketAccess, open_files
 from evidence.files.seam import Files
+from evidence.hosts import is_this_machine
 from inference.callers import Auth, CredentialConfig
 from inference.credentials import Credentials
 from inference.routes import Endpoint
@@ -27,7 +28,6 @@ from streams.kafka import KafkaSettings
 from streams.keys import IdentityConfig
 
 PREFIX: Final = "WAYBILL_"
-LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class EndpointConfig(BaseModel):
@@ -121,7 +121,7 @@ class EndpointConfig(BaseModel):
         parts = urlsplit(self.url if "://" in self.url else f"//{self.url}")
         if parts.scheme == "https":
             return "tls"
-        return "loopback" if parts.hostname in LOOPBACK else "none"
+        return "loopback" if is_this_machine(parts.hostname) else "none"
 
 
 class BucketConfig(BaseModel):

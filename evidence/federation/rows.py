@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import itertools
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from evidence.errors import StoreError
 from evidence.files.seam import Files
 from evidence.log.commits import Added
 from evidence.log.ranges import Ranges, of
 from evidence.schema import EVENTS_SCHEMA
+from evidence.store.reading import read_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,62 +49,17 @@ def read(files: Files, added: Added, columns: Sequence[str] = EVENTS_SCHEMA.name
         StoreError: it is not there, its bytes are not those that its commit names, or it has other rows.
         UnavailableError: the store cannot be read.
     """
-    data = files.read(added.path)
-    if hashlib.sha256(data).hexdigest() != added.sha256:
-        raise StoreError(f"{files.url(added.path)} is not the file that its commit names; `waybill verify` tells more")
-    try:
-        there = pq.ParquetFile(io.BytesIO(data))
-        if unknown := set(there.schema_arrow.names) - set(EVENTS_SCHEMA.names):
-            raise StoreError(f"{added.path}: this version does not know the column {min(unknown)!r}; use a newer one")
-        table = there.read([name for name in columns if name in there.schema_arrow.names])
-    except pa.ArrowException as error:
-        raise StoreError(f"{files.url(added.path)} cannot be read: {error}") from None
+    table = read_rows(files, added, columns)
     numbers = numbers_of(added.leaves)
     if len(numbers) != table.num_rows:
         raise StoreError(f"{files.url(added.path)} has {table.num_rows} rows, and its commit says {len(numbers)}")
     # A compacted file is sorted by time; in the order of their offsets, rows have ascending numbers.
-    return Rows(numbers, in_schema(table, columns).sort_by("log_offset"))
+    return Rows(numbers, table.sort_by("log_offset"))
 
 
 def numbers_of(ranges: Ranges) -> tuple[int, ...]:
     """Give the numbers that ranges hold."""
     return tuple(itertools.chain.from_iterable(range(first, last + 1) for first, last in ranges))
-
-
-def in_schema(table: pa.Table, columns: Sequence[str]) -> pa.Table:
-    """Give some columns in today's schema; those that came later than the file are null.
-
-    Raises:
-        StoreError: a column has another type.
-    """
-    fields = [EVENTS_SCHEMA.field(name) for name in columns]
-    try:
-        arrays = [
-            _cast(table.column(field.name), field.type)
-            if field.name in table.column_names
-            else pa.nulls(table.num_rows, field.type)
-            for field in fields
-        ]
-    except pa.ArrowException as error:
-        raise StoreError(f"a file's column has another type than today: {error}") from None
-    return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
-
-
-def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    """Give a column another type; a struct may have fields fewer than today's, which are null."""
-    if column.type == kind:
-        return column
-    if not (pa.types.is_struct(kind) and pa.types.is_struct(column.type)):
-        return column.cast(kind)
-    array = column.combine_chunks()
-    if unknown := {child.name for child in array.type} - {child.name for child in kind}:
-        raise StoreError(f"this version does not know the field {min(unknown)!r} of a column; use a newer one")
-    parts = dict(zip((child.name for child in array.type), array.flatten(), strict=True))
-    made = [
-        parts[child.name].cast(child.type) if child.name in parts else pa.nulls(len(array), child.type)
-        for child in kind
-    ]
-    return pa.chunked_array([pa.StructArray.from_arrays(made, fields=list(kind), mask=array.is_null())])
 
 
 class Reader:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import configparser
-import ipaddress
 import os
 import re
 import stat
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 
 from evidence.errors import ConfigError
 from evidence.files.seam import checked
+from evidence.hosts import is_this_machine
 
 if TYPE_CHECKING:
     from obstore.store import S3Credential
@@ -90,17 +90,8 @@ def checked_endpoint(endpoint: str, *, allow_plaintext: bool) -> str:
         raise ConfigError("the endpoint of the evidence bucket is no URL: write https://HOST:PORT")
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         raise ConfigError(f"the endpoint {parts.hostname} has more in it than https://HOST:PORT: leave it out")
-    if parts.scheme == "http" and not allow_plaintext and not _is_this_machine(parts.hostname):
+    if parts.scheme == "http" and not allow_plaintext and not is_this_machine(parts.hostname):
         raise ConfigError(
             f"the endpoint {parts.hostname} would be spoken to without encryption: use https://, or allow it"
         )
     return endpoint
-
-
-def _is_this_machine(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -72,6 +72,18 @@ def alone_in(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def make_folder(folder: Path, disk: PrivateDisk) -> None:
+    """Make a folder that only its owner can use; fine if it is there.
+
+    Raises:
+        UnavailableError: the disk does not take it.
+    """
+    try:
+        make_directories(disk, folder, Path(folder.anchor))
+    except OSError as error:
+        raise UnavailableError(f"{folder} cannot be made: {error.strerror}") from error
+
+
 def create_key(path: Path, disk: PrivateDisk | None = None) -> Ed25519PrivateKey:
     """Make a key and its file, readable for the owner only.
 
@@ -163,10 +175,7 @@ class KeyRing:
             UnavailableError: the disk does not take it.
         """
         disk = disk or PrivateDisk()
-        try:
-            make_directories(disk, folder, Path(folder.anchor))
-        except OSError as error:
-            raise UnavailableError(f"{folder} cannot be made: {error.strerror}") from error
+        make_folder(folder, disk)
         with alone_in(folder):
             if there := _numbers(folder):
                 raise ConfigError(f"{folder / f'{max(there)}.pem'} is there already; rotate the key to get another one")

@@ -17,7 +17,7 @@ from typing import Final
 from evidence.disk import make_directories
 from evidence.errors import ConfigError, StoreError, UnavailableError
 from evidence.log.checkpoints import Checkpoint, checkpoint
-from evidence.log.keys import PrivateDisk, alone_in, create_key, load_key
+from evidence.log.keys import PrivateDisk, alone_in, create_key, load_key, make_folder
 from evidence.log.notes import WITNESS_KEY, NoteError, Signer, Verifier, open_note
 from evidence.log.proofs import ProofError, check_consistency, consistency, root_at
 from evidence.log.tiles import ReadTile
@@ -76,10 +76,7 @@ class Witness:
             UnavailableError: the disk does not take it.
         """
         disk = disk or PrivateDisk()
-        try:
-            make_directories(disk, folder, Path(folder.anchor))
-        except OSError as error:
-            raise UnavailableError(f"{folder} cannot be made: {error.strerror}") from error
+        make_folder(folder, disk)
         with alone_in(folder):
             create_key(folder / _KEY, disk)
         return cls(folder, name, disk=disk)

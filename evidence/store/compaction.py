@@ -7,8 +7,6 @@ for readers that began before.
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -16,16 +14,15 @@ from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from evidence.errors import StoreError
 from evidence.files.seam import Files
 from evidence.log.commits import Added
 from evidence.log.ranges import union
 from evidence.rows import leaf_hashes
-from evidence.schema import EVENTS_SCHEMA
 from evidence.store.layout import events_file
 from evidence.store.live import Live
+from evidence.store.reading import read_rows
 from evidence.store.writer import PartitionWriter, Written
 
 MAX_ROWS: Final = 1_000_000
@@ -105,49 +102,6 @@ def compact(writer: PartitionWriter, files: Files, plan: Plan) -> Written:
     except StoreError:
         writer.discard((merged,))
         raise
-
-
-def read_rows(files: Files, added: Added) -> pa.Table:
-    """Read a live file, in today's schema.
-
-    Raises:
-        NotThere: it is gone.
-        StoreError: its bytes are not those that its commit names.
-    """
-    data = files.read(added.path)
-    if hashlib.sha256(data).hexdigest() != added.sha256:
-        raise StoreError(f"{added.path} is not the file that its commit names; `waybill verify` tells more")
-    return in_schema(pq.read_table(io.BytesIO(data)))
-
-
-def in_schema(table: pa.Table) -> pa.Table:
-    """Give rows of an earlier version of the schema in today's: columns that came later are null.
-
-    Raises:
-        StoreError: there is a column that today's schema does not know.
-    """
-    if table.schema.equals(EVENTS_SCHEMA):
-        return table.replace_schema_metadata(None)
-    if unknown := _unknown(table.schema, EVENTS_SCHEMA):
-        raise StoreError(f"there is a column {unknown[0]!r} that this version does not know; use a newer one")
-    known = set(table.column_names)
-    columns = [
-        table.column(field.name).cast(field.type) if field.name in known else pa.nulls(len(table), field.type)
-        for field in EVENTS_SCHEMA
-    ]
-    return pa.Table.from_arrays(columns, schema=EVENTS_SCHEMA)
-
-
-def _unknown(fields: pa.Schema | pa.StructType, known: pa.Schema | pa.StructType, path: str = "") -> list[str]:
-    """Give the columns, and members of structs, that a schema does not know: a cast would drop the latter unseen."""
-    found: list[str] = []
-    for field in fields:
-        index = known.get_field_index(field.name)
-        if index < 0:
-            found.append(path + field.name)
-        elif pa.types.is_struct(field.type):
-            found += _unknown(field.type, known.field(index).type, f"{path}{field.name}.")
-    return found
 
 
 def delete_removed(writer: PartitionWriter, files: Files, *, now: float, grace_s: float) -> int:

@@ -32,8 +32,9 @@ from evidence.log.commits import Added, Expired
 from evidence.log.ranges import Ranges, of, to_text, union
 from evidence.records import EventType
 from evidence.rows import leaf_hashes
-from evidence.store.compaction import read_rows, utc_day
+from evidence.store.compaction import utc_day
 from evidence.store.layout import events_file
+from evidence.store.reading import read_rows
 from evidence.store.writer import PartitionWriter
 
 FORM: Final = "waybill.expiry/1"

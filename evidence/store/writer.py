@@ -3,7 +3,8 @@
 A commit is made in this order, each step durable before the next:
 
 1. Parquet files, under names that hold their content's hash. Nobody reads them yet.
-2. The tiles of the tree with the new rows. They are what any writer would compute, so a leftover is no harm.
+2. The tiles of the tree with the new rows. Those of a commit that does not come about are removed by the next writer,
+   where a lock keeps others away; elsewhere they are what any writer would compute of the same records.
 3. The commit's note, created exclusively. From here on the rows are evidence.
 4. What is derived: a snapshot of what is live every so often; partial tiles that larger ones replace are removed.
 
@@ -57,7 +58,8 @@ class Signers(Protocol):
         """Give the verifier key of the key that signed a note.
 
         Raises:
-            StoreError: none of the site's keys did.
+            ConfigError: none of the site's keys did.
+            StoreError: it is no note.
         """
         ...
 

@@ -100,8 +100,8 @@ def parse_key(text: str) -> VerifierKey:
     """
     name, _, rest = text.partition("+")
     key_id, _, body = rest.partition("+")
-    if not good_name(name):
-        raise NoteError("a verifier key is `<name>+<key id>+<base64>`; this one has no proper name")
+    if not good_name(name) or not key_id or not body:
+        raise NoteError(f"a verifier key is `<name>+<key id>+<base64>`; {text[:60]!r} is none")
     data = strict_base64(body)
     if len(data) != _KEY_BYTES or data[0] not in (ED25519, COSIGNATURE):
         raise NoteError(f"the verifier key of {name} is not an Ed25519 key")

@@ -16,9 +16,10 @@ from store_life import LOG, NAME, live_ids, rows
 from evidence.errors import StoreError
 from evidence.log.commits import Added
 from evidence.rows import leaf_hashes
-from evidence.store.compaction import compact, in_schema, plans
+from evidence.store.compaction import compact, plans
 from evidence.store.layout import events_file
 from evidence.store.live import Live, read_live
+from evidence.store.reading import in_schema
 from evidence.store.upkeep import Upkeep
 from evidence.verify.check import verify
 from queries.database import Evidence

@@ -16,7 +16,7 @@ import pytest
 from evidence.records import EVIDENCE_VERSION
 from evidence.rows import canonical_rows
 from evidence.schema import EVENTS_SCHEMA
-from evidence.store.compaction import in_schema
+from evidence.store.reading import in_schema
 from queries.views import events_view
 
 VERSIONS = sorted(golden.recorded(), key=lambda version: [int(part) for part in version.split(".")])

@@ -16,12 +16,13 @@ import typer
 from rich.table import Table
 
 from evidence.errors import ConfigError
+from evidence.hosts import is_this_machine
 from evidence.records import EventType
 from waybill.cli.federated import SitesFile, read_sites
 from waybill.cli.interrupts import listen
 from waybill.cli.options import Home, Kafka, out, resolve
 from waybill.cli.retention import Actor, who
-from waybill.settings import LOOPBACK, Settings
+from waybill.settings import Settings
 
 if TYPE_CHECKING:
     from evidence.federation.export import Exporter, Plan
@@ -121,7 +122,7 @@ def _encryption(place: str, endpoint: str | None) -> Encryption:
     parts = urlsplit(endpoint)
     if parts.scheme == "https":
         return "tls"
-    return "loopback" if parts.hostname in LOOPBACK else "none"
+    return "loopback" if is_this_machine(parts.hostname) else "none"
 
 
 def _waybill(
