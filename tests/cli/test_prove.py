@@ -248,7 +248,7 @@ def test_a_checkpoint_of_nobody_who_is_trusted_is_named(home, compares, tmp_path
         (("1", "nothing"), "cannot read nothing"),
         (("-", "-"), "not both"),
         (("1", "2", "--log", "a.b-0"), "has no log a.b-0"),
-        (("1", "2", "--key", "nonsense"), "--key: the verifier key of nonsense"),
+        (("1", "2", "--key", "nonsense"), "--key: a verifier key is"),
         (("1", "2", "--key", "@nothing"), "cannot read the key nothing"),
         (("1", "2", "--out", "none/p.json"), "cannot write none/p.json"),
         (("1", "2", "--store", "none"), "there is no evidence at"),
