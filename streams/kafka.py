@@ -84,7 +84,12 @@ _FOLLOWED_BYTES: Final = 64 * 1024
 
 
 def consumer(
-    settings: KafkaSettings, *, group: str | None, from_start: bool = True, follower: bool = False
+    settings: KafkaSettings,
+    *,
+    group: str | None,
+    from_start: bool = True,
+    follower: bool = False,
+    drain_s: float = 0,
 ) -> AIOKafkaConsumer:
     """Make a consumer that sees committed records only and commits nothing by itself.
 
@@ -93,6 +98,7 @@ def consumer(
         group: consumer group, or None for a reader that assigns its own partitions.
         from_start: where a group without a committed position begins.
         follower: nobody waits for what is read, so that it may come in larger pieces.
+        drain_s: seconds that a member may take to give its partitions back; the group waits as long for one that lives.
     """
     return AIOKafkaConsumer(
         **settings.client_options(),
@@ -104,6 +110,8 @@ def consumer(
         partition_assignment_strategy=(RangePartitionAssignor,),
         session_timeout_ms=settings.session_timeout_ms,
         heartbeat_interval_ms=settings.session_timeout_ms // 10,
+        # One that is dead is noticed by its session all the same.
+        rebalance_timeout_ms=settings.session_timeout_ms + int(drain_s * 1000),
         max_partition_fetch_bytes=4 * 1024 * 1024,
         # Else the broker answers as soon as there is a byte; the wait only bounds an idle connection's round trips.
         fetch_min_bytes=_FOLLOWED_BYTES if follower else 1,

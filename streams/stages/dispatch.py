@@ -97,7 +97,7 @@ def stage(kafka: KafkaSettings, kitchen: Kitchen, limits: Limits, log_id: str) -
         writer = Writer(kafka, transactional_id=f"waybill-{NAME}-{number}", group=group)
         return DispatchLane(kafka, reader, number, partitions, writer, kitchen, gates, limits, log_id)
 
-    return LaneStage(kafka, group=group, topics=tuple(gates), make=make)
+    return LaneStage(kafka, group=group, topics=tuple(gates), make=make, drain_s=limits.drain_s)
 
 
 @dataclass(slots=True)
@@ -145,22 +145,37 @@ class DispatchLane:
     async def run(self) -> None:
         """See `Lane`."""
         await self._writer.start()
+        stop = asyncio.create_task(self._stop.wait())
         try:
-            await self._recover()
-            workers = [asyncio.create_task(self._pull(partition)) for partition in self._partitions]
-            committer = asyncio.create_task(self._commit_for_ever())
-            stop = asyncio.create_task(self._stop.wait())
-            try:
-                done, _ = await asyncio.wait({*workers, committer, stop}, return_when=asyncio.FIRST_COMPLETED)
-                await _cancel(workers)
-                if stop in done:
-                    await self._drain(committer)
-                for task in done:
-                    task.result()
-            finally:
-                await _cancel([*workers, stop, *self._serving, committer])
+            if await self._recovered(stop):
+                await self._work(stop)
         finally:
+            await _cancel([stop])
             await self._writer.stop()
+
+    async def _recovered(self, stop: asyncio.Task[Any]) -> bool:
+        """Recover, but not beyond a stop: a group that assembles gives nothing to read until this lane has ended."""
+        recovering = asyncio.create_task(self._recover())
+        try:
+            await asyncio.wait({recovering, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if not stop.done():
+                recovering.result()
+            return not stop.done()
+        finally:
+            await _cancel([recovering])
+
+    async def _work(self, stop: asyncio.Task[Any]) -> None:
+        workers = [asyncio.create_task(self._pull(partition)) for partition in self._partitions]
+        committer = asyncio.create_task(self._commit_for_ever())
+        try:
+            done, _ = await asyncio.wait({*workers, committer, stop}, return_when=asyncio.FIRST_COMPLETED)
+            await _cancel(workers)
+            if committer not in done:  # reading may have failed: what was read ends in order all the same
+                await self._drain(committer)
+            for task in done:
+                task.result()
+        finally:
+            await _cancel([*workers, *self._serving, committer])
 
     async def stop(self) -> None:
         """See `Lane`."""
@@ -320,7 +335,8 @@ class DispatchLane:
         waited: set[asyncio.Future[Any]] = {serving, committer}
         await asyncio.wait(waited, timeout=self._limits.drain_s, return_when=asyncio.FIRST_COMPLETED)
         if not serving.done():
-            log.warning("%d requests were still in flight after %.0f s", len(self._serving), self._limits.drain_s)
+            if not committer.done():
+                log.warning("%d requests were still in flight after %.0f s", len(self._serving), self._limits.drain_s)
             serving.cancel()
 
     def _bad_work(self, record: Any, error: ValidationError) -> list[Outgoing]:
