@@ -90,6 +90,7 @@ class EventType(StrEnum):
     SUBJECT_ERASED = "subject.erased"
     EVIDENCE_EXPIRED = "evidence.expired"
     EVIDENCE_EXPORTED = "evidence.exported"
+    VAULT_REKEYED = "vault.rekeyed"
 
 
 class Stage(StrEnum):

@@ -1,9 +1,10 @@
 """The vault's keys on disk: one master key, and a data key for each tenant, period and retention term.
 
-    <vault>/master.key                       32 random bytes, base64; or elsewhere, by setting
+    <vault>/master.key                       32 random bytes, base64; or elsewhere, by setting (policy.vault.master)
     <vault>/keys/<tenant>/<period>-<bucket>.key   a data key, wrapped by the master key
     <vault>/keys/<tenant>/<period>-<bucket>.gone  in its place, once it was destroyed: when and why
-    <vault>/generation                       changes whenever a key is destroyed
+    <vault>/hash.key                         the key for hashes, wrapped too, once the master key was rotated
+    <vault>/generation                       changes whenever a key is destroyed, or the master key rotated
     <vault>/lock                             held while a key is made or destroyed
 
 Destroying a key is how content ends, so what shares a key must end together: a bucket holds one minimum and one maximum
@@ -12,16 +13,12 @@ of days, and a period closes, so that everything under a key has reached its max
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import hmac
-import os
 import re
 import secrets
-import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -29,16 +26,22 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 import orjson
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from evidence.errors import ConfigError, PermanentError, UnavailableError
 from policy.vault import files as vault_files
+from policy.vault import master
 from policy.vault.files import TEMPORARY, Files
+from policy.vault.master import KEY_BYTES, NONCE_BYTES, MasterKeys
 
-KEY_BYTES: Final = 32
-NONCE_BYTES: Final = 12
+__all__ = [
+    "KEY_BYTES", "NONCE_BYTES", "TRANSIT", "Bucket", "KeyDestroyed", "KeyId", "KeyInfo", "KeyRing", "Loaded", "Period",
+    "VaultError", "bound", "fields", "on_disk", "tenant_hash", "wrapped",
+]  # fmt: skip
+
 DECEMBER: Final = 12
+_HASH_BOUND: Final = b"waybill vault hash keys 2"
+_TRIES: Final = 3
+"""Times that a key is tried: with the master key in memory, and with the one that a rotation has put there since."""
 _NAME: Final = re.compile(r"(\d{4}-\d{2}(?:-\d{2})?)-(transit-\d{1,5}|keep-\d{1,5}-\d{1,5})\.(key|gone)")
 _ID: Final = re.compile(r"([0-9a-f]{32})/(\d{4}-\d{2}(?:-\d{2})?)/(transit-\d{1,5}|keep-\d{1,5}-\d{1,5})")
 
@@ -139,6 +142,16 @@ class KeyInfo:
     """Whose."""
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The master key, as it was read."""
+
+    masters: MasterKeys
+    """Wraps and unwraps."""
+    hashing: bytes
+    """What keyed hashes are derived from."""
+
+
 @lru_cache(maxsize=65_536)
 def tenant_hash(tenant: str) -> str:
     """Give the part of a key's id that stands for a tenant."""
@@ -148,7 +161,9 @@ def tenant_hash(tenant: str) -> str:
 class KeyRing:
     """Makes, reads and destroys the keys of one vault folder; several processes may do so at once.
 
-    Every method goes to the disk: `policy.vault.sealing.Vault` keeps what is in use.
+    Every method goes to the disk: `policy.vault.sealing.Vault` keeps what is in use. The master key alone is
+    kept. It is read anew where it does not open a key, and before it wraps one: so no key is ever made under a master
+    key that another process has taken out of use.
     """
 
     def __init__(self, folder: Path, key_file: Path | None = None, files: Files | None = None) -> None:
@@ -160,10 +175,11 @@ class KeyRing:
             files: the file system, for tests that fail its steps.
         """
         self.folder = folder
-        self._key_file = key_file
-        self._files = files or Files()
-        self._wrapping: AESGCM | None = None
-        self._hashing = b""
+        self.key_file: Final = key_file or folder / "master.key"
+        self.hash_file: Final = folder / "hash.key"
+        self.files: Final = files or Files()
+        self._ours = key_file is None
+        self._loaded: Loaded | None = None
 
     def prepare(self) -> None:
         """Read the master key, or make it.
@@ -172,7 +188,36 @@ class KeyRing:
             ConfigError: the master key is missing, malformed, or readable by others than its owner.
             UnavailableError: the disk does not let us.
         """
-        self._master()
+        self._known()
+
+    def refresh(self) -> None:
+        """Take up a master key that was rotated; where it cannot be read now, the one in memory stays in use."""
+        if self._loaded is not None:
+            with suppress(ConfigError, UnavailableError):  # whoever needs the key itself is told
+                self._loaded = self.load()
+
+    def load(self) -> Loaded:
+        """Read the master key as it is now; it is not made.
+
+        Raises:
+            ConfigError: as `prepare`, or the key for hashes was wrapped by another one.
+            UnavailableError: the disk does not let us.
+        """
+        for _ in range(_TRIES):  # a rotation may come between the two files
+            with on_disk("read", self.key_file):
+                masters = master.read(self.key_file)
+            with on_disk("read", self.hash_file):
+                try:
+                    data = self.hash_file.read_bytes()
+                except FileNotFoundError:
+                    return Loaded(masters, masters.hashing())
+            found = masters.unwrap(str(fields(data, self.hash_file, {"wrapped"})["wrapped"]), _HASH_BOUND)
+            if found is not None:
+                return Loaded(masters, found[1])
+        raise ConfigError(
+            f"{self.hash_file} was made under another master key than {self.key_file} holds: restore the one that "
+            "belongs to it, or put the old key as a line below the new one"
+        )
 
     def generation(self) -> bytes:
         """Give what changes whenever a key is destroyed; empty as long as none was.
@@ -180,21 +225,25 @@ class KeyRing:
         Raises:
             UnavailableError: the disk does not let us.
         """
-        with _disk("read", self.folder / "generation"):
+        with on_disk("read", self.folder / "generation"):
             try:
                 return (self.folder / "generation").read_bytes()
             except FileNotFoundError:
                 return b""
 
     def hash_key(self, tenant: str) -> bytes:
-        """Give the key for keyed hashes of a tenant's data, 32 bytes: the same as long as the master key is.
+        """Give the key for keyed hashes of a tenant's data, 32 bytes; it stays when the master key is rotated.
 
         Raises:
             ConfigError: as `prepare`.
             UnavailableError: the disk does not let us.
         """
-        self._master()
-        return hmac.digest(self._hashing, tenant.encode(), "sha256")
+        return hmac.digest(self._known().hashing, tenant.encode(), "sha256")
+
+    def wrap_hashing(self, loaded: Loaded, hashing: bytes) -> None:
+        """Keep the key for hashes by itself, under the first master key; the lock is held."""
+        content = {"version": 1, "wrapped": loaded.masters.wrap(hashing, _HASH_BOUND)}
+        vault_files.replace(self.files, self.hash_file, orjson.dumps(content) + b"\n")
 
     def make(self, tenant: str, key: KeyId) -> bytes:
         """Give a data key for sealing; made if it is not there, and the same for every process that asks.
@@ -205,14 +254,16 @@ class KeyRing:
             ConfigError: as `prepare`.
             UnavailableError: the disk does not let us; no half-written key is left.
         """
-        path = self._path(key)
-        wrapping = self._master()
-        with _disk("make", path), self._held():
+        path = self.path(key)
+        self._known()
+        with on_disk("make", path), self.held():
             if not path.exists():
                 self._refuse_destroyed(key)
-                vault_files.make_folder(self._files, path.parent)
-                self._sweep(path.parent)
-                vault_files.create(self._files, path, _wrapped(wrapping, tenant, key))
+                self._loaded = self.load()
+                vault_files.make_folder(self.files, path.parent)
+                self.sweep(path.parent)
+                plain = secrets.token_bytes(KEY_BYTES)
+                vault_files.create(self.files, path, wrapped(self._loaded.masters, plain, tenant, key))
         return self.read(key)[1]
 
     def read(self, key: KeyId) -> tuple[str, bytes]:
@@ -224,8 +275,23 @@ class KeyRing:
             ConfigError: as `prepare`.
             UnavailableError: the disk does not let us.
         """
-        path = self._path(key)
-        with _disk("read", path):
+        path = self.path(key)
+        for attempt in range(_TRIES):
+            if attempt and self._loaded is not None:
+                self._loaded = self.load()
+            masters = self._known().masters
+            tenant, text = self._wrapped(key, path)
+            found = masters.unwrap(text, bound(tenant, key))
+            if found is not None:
+                return tenant, found[1]
+        raise VaultError(
+            f"the key file {path} is damaged, or was made under another master key than {self.key_file} holds: restore "
+            "the file or the master key that it was made with"
+        )
+
+    def _wrapped(self, key: KeyId, path: Path) -> tuple[str, str]:
+        """Give a data key's tenant and the wrapped key."""
+        with on_disk("read", path):
             self._refuse_destroyed(key)
             try:
                 data = path.read_bytes()
@@ -234,19 +300,11 @@ class KeyRing:
                 raise VaultError(
                     f"there is no data key {key} in {self.folder}: it was sealed in another vault, or files were lost"
                 ) from None
-        content = _fields(data, path)
+        content = fields(data, path)
         tenant = str(content["tenant"])
         if tenant_hash(tenant) != key.tenant_hash:
             raise VaultError(f"the key file {path} is of another tenant: restore the file that belongs there")
-        try:
-            blob = base64.b64decode(str(content["wrapped"]), validate=True)
-            plain = self._master().decrypt(blob[:NONCE_BYTES], blob[NONCE_BYTES:], _bound(tenant, key))
-        except (InvalidTag, ValueError):
-            raise VaultError(
-                f"the key file {path} is damaged, or was made under another master key: restore the file or the master "
-                "key that it was made with"
-            ) from None
-        return tenant, plain
+        return tenant, str(content["wrapped"])
 
     def keys(self) -> tuple[KeyInfo, ...]:
         """Give the data keys whose files are there, sorted by id; also one that a backup brought back.
@@ -256,17 +314,17 @@ class KeyRing:
             UnavailableError: the disk does not let us.
         """
         found = []
-        for key, path, kind in self._entries():
+        for key, path, kind in self.entries():
             if kind == "key":
-                with _disk("read", path):
+                with on_disk("read", path):
                     data = path.read_bytes()
-                found.append(KeyInfo(key, str(_fields(data, path)["tenant"])))
+                found.append(KeyInfo(key, str(fields(data, path)["tenant"])))
         return tuple(found)
 
     def destroyed(self, key: KeyId) -> Mapping[str, Any] | None:
         """Give when and why a key was destroyed; None where it was not."""
         try:
-            data = self._path(key).with_suffix(".gone").read_bytes()
+            data = self.path(key).with_suffix(".gone").read_bytes()
         except FileNotFoundError:
             return None
         try:
@@ -284,26 +342,32 @@ class KeyRing:
         Raises:
             UnavailableError: the disk does not let us; do it again.
         """
-        path = self._path(key)
-        with _disk("destroy", path), self._held():
+        path = self.path(key)
+        with on_disk("destroy", path), self.held():
             gone = path.with_suffix(".gone")
             if not gone.exists():
-                vault_files.make_folder(self._files, path.parent)
+                vault_files.make_folder(self.files, path.parent)
                 note = {"destroyed": now.astimezone(UTC).isoformat(), "reason": reason}
-                vault_files.create(self._files, gone, orjson.dumps(note) + b"\n")
+                vault_files.create(self.files, gone, orjson.dumps(note) + b"\n")
             elif not path.exists():
                 return
-            vault_files.replace(self._files, self.folder / "generation", secrets.token_hex(16).encode())
+            vault_files.replace(self.files, self.folder / "generation", secrets.token_hex(16).encode())
             if path.exists():
-                self._files.overwrite(path)
-                self._files.remove(path)
+                self.files.overwrite(path)
+                self.files.remove(path)
             for folder in (path.parent, self.folder):
-                self._sweep(folder)
-            self._files.sync(path.parent)
+                self.sweep(folder)
+            self.files.sync(path.parent)
 
-    def _entries(self) -> Iterator[tuple[KeyId, Path, str]]:
+    def entries(self) -> Iterator[tuple[KeyId, Path, str]]:
+        """Give the key files and the notes in the place of destroyed ones: which key, where, and `key` or `gone`.
+
+        Raises:
+            VaultError: there is a file that is not of the vault.
+            UnavailableError: the disk does not let us.
+        """
         root = self.folder / "keys"
-        with _disk("list", root):
+        with on_disk("list", root):
             for tenant in sorted(root.iterdir()) if root.is_dir() else ():
                 for path in sorted(tenant.iterdir()) if tenant.is_dir() else (tenant,):
                     match = _NAME.fullmatch(path.name)
@@ -312,7 +376,8 @@ class KeyRing:
                     elif not path.name.startswith(TEMPORARY):
                         raise VaultError(f"{path} is no key file of the vault: move it out of the folder")
 
-    def _path(self, key: KeyId) -> Path:
+    def path(self, key: KeyId) -> Path:
+        """Give where a data key's file is."""
         return self.folder / "keys" / key.tenant_hash / f"{key.period}-{key.bucket}.key"
 
     def _refuse_destroyed(self, key: KeyId) -> None:
@@ -323,87 +388,74 @@ class KeyRing:
                 "what it sealed is gone for good"
             )
 
-    def _sweep(self, folder: Path) -> None:
+    def sweep(self, folder: Path) -> None:
         """Remove what a killed writer left; the lock is held, so nobody is writing it."""
         for path in folder.glob(f"{TEMPORARY}*"):
-            self._files.remove(path)
+            self.files.remove(path)
 
     @contextmanager
-    def _held(self) -> Iterator[None]:
-        vault_files.make_folder(self._files, self.folder)
+    def held(self) -> Iterator[None]:
+        """Keep other processes from making and destroying keys."""
+        vault_files.make_folder(self.files, self.folder)
         with vault_files.locked(self.folder / "lock"):
             yield
 
-    def _master(self) -> AESGCM:
-        if self._wrapping is None:
-            path = self._key_file or self.folder / "master.key"
-            with _disk("read", path):
-                if self._key_file is None and not path.exists():
-                    self._make_master(path)
-                master = _master_key(path)
-                # A key of its own for hashes, so that the master key does nothing but wrap.
-                self._hashing = hmac.digest(master, b"waybill vault hash keys 1", "sha256")
-                self._wrapping = AESGCM(master)
-        return self._wrapping
+    def _known(self) -> Loaded:
+        if self._loaded is None:
+            with on_disk("read", self.key_file):
+                if self._ours and not self.key_file.exists():
+                    self._make_master(self.key_file)
+            self._loaded = self.load()
+        return self._loaded
 
     def _make_master(self, path: Path) -> None:
-        with self._held():
+        with self.held():
             if path.exists():  # another process was faster
                 return
-            self._sweep(self.folder)
+            self.sweep(self.folder)
             root = self.folder / "keys"
             if any(root.glob("*/*.key")):
                 raise ConfigError(
                     f"{path} is gone, but there are keys that it wraps in {root}: restore it from its backup"
                 )
-            vault_files.create(self._files, path, base64.b64encode(secrets.token_bytes(KEY_BYTES)) + b"\n")
+            vault_files.create(self.files, path, master.text([secrets.token_bytes(KEY_BYTES)]))
 
 
-def _master_key(path: Path) -> bytes:
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        raise ConfigError(
-            f"there is no master key {path}: mount it, or make one with `head -c 32 /dev/urandom | base64 > FILE` and "
-            "`chmod 600 FILE`"
-        ) from None
-    with os.fdopen(descriptor, "rb") as file:
-        mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
-        if mode & 0o077:
-            raise ConfigError(f"others may read the master key {path} (mode {mode:04o}): run `chmod 600 {path}`")
-        text = file.read(4096)
-    try:
-        key = base64.b64decode(text.strip(), validate=True)
-    except binascii.Error:
-        key = b""
-    if len(key) != KEY_BYTES:
-        raise ConfigError(f"the master key {path} is not 32 bytes in base64: restore it from its backup")
-    return key
-
-
-def _wrapped(wrapping: AESGCM, tenant: str, key: KeyId) -> bytes:
-    nonce = secrets.token_bytes(NONCE_BYTES)
-    wrapped = nonce + wrapping.encrypt(nonce, secrets.token_bytes(KEY_BYTES), _bound(tenant, key))
-    content = {"version": 1, "tenant": tenant, "key": str(key), "wrapped": base64.b64encode(wrapped).decode()}
+def wrapped(masters: MasterKeys, plain: bytes, tenant: str, key: KeyId) -> bytes:
+    """Give the content of a data key's file."""
+    content = {"version": 1, "tenant": tenant, "key": str(key), "wrapped": masters.wrap(plain, bound(tenant, key))}
     return orjson.dumps(content) + b"\n"
 
 
-def _bound(tenant: str, key: KeyId) -> bytes:
+def bound(tenant: str, key: KeyId) -> bytes:
+    """Give what a wrapped data key is bound to."""
     return f"waybill vault key 1\0{key}\0{tenant}".encode()
 
 
-def _fields(data: bytes, path: Path) -> dict[str, Any]:
+def fields(
+    data: bytes, path: Path, needed: frozenset[str] | set[str] = frozenset({"tenant", "wrapped"})
+) -> dict[str, Any]:
+    """Read a key file.
+
+    Raises:
+        VaultError: it is damaged.
+    """
     try:
         content = orjson.loads(data)
     except orjson.JSONDecodeError:
         content = None
-    if not isinstance(content, dict) or content.get("version") != 1 or not {"tenant", "wrapped"} <= content.keys():
+    if not isinstance(content, dict) or content.get("version") != 1 or not needed <= content.keys():
         raise VaultError(f"the key file {path} is damaged ({len(data)} bytes): restore it from its backup")
     return content
 
 
 @contextmanager
-def _disk(verb: str, path: Path) -> Iterator[None]:
+def on_disk(verb: str, path: Path) -> Iterator[None]:
+    """Tell what the disk did not let us do.
+
+    Raises:
+        UnavailableError: it did not.
+    """
     try:
         yield
     except OSError as error:

@@ -53,8 +53,8 @@ class Vault:
     """Seals and opens. Threads may share one; processes share the folder.
 
     A key comes from disk once. After that a call is arithmetic only, except that once in `revalidate_s` seconds a call
-    reads the file `generation`: where it has changed, a key was destroyed, and everything in memory is forgotten. So
-    a destroyed key is used for at most that long by processes that had it.
+    reads the file `generation`: where it has changed, a key was destroyed or the master key rotated, and everything in
+    memory is forgotten. So a destroyed key is used for at most that long by processes that had it.
     """
 
     def __init__(
@@ -186,6 +186,7 @@ class Vault:
             generation = self.ring.generation()
             if generation != self._generation:
                 self._forget()
+                self.ring.refresh()
                 self._generation = generation
             self._look_at = moment + self._revalidate_s
 

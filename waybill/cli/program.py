@@ -43,6 +43,7 @@ from waybill.cli import (
     standin,
     topics,
     trace,
+    vault,
     verify,
     worker,
 )
@@ -106,6 +107,7 @@ app.add_typer(consent.app, name="consent", rich_help_panel=_GOVERN)
 app.add_typer(approvals.app, name="approvals", rich_help_panel=_GOVERN)
 app.add_typer(hold.app, name="hold", rich_help_panel=_GOVERN)
 app.add_typer(retention.app, name="retention", rich_help_panel=_GOVERN)
+app.add_typer(vault.app, name="vault", rich_help_panel=_GOVERN)
 app.add_typer(identity.app, name="identity", rich_help_panel=_GOVERN)
 app.add_typer(topics.app, name="topics", rich_help_panel="Look after it")
 
