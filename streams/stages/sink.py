@@ -31,6 +31,7 @@ from evidence.store.writer import PartitionWriter, Written
 from streams import kafka
 from streams.errors import BrokerUnavailable
 from streams.kafka import KafkaSettings
+from streams.stages.sink_continuity import check_same_topic
 from streams.stages.sink_partition import (
     RejectedRecord,
     SinkPartition,
@@ -358,6 +359,7 @@ class Sink:
                     return
                 try:
                     check_end(writer, ends[tp])
+                    await check_same_topic(self._settings, self._store.files, writer, tp)
                     if writer.position < beginnings[tp]:
                         await self._pass_over(writer, beginnings[tp])
                     consumer.seek(tp, writer.position)
