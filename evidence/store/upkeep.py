@@ -14,7 +14,7 @@ from typing import Final
 from evidence.errors import StoreError
 from evidence.files.seam import Files
 from evidence.store.compaction import MAX_ROWS, compact, delete_removed, plans, utc_day
-from evidence.store.history import newest, pack, packs, read_commit
+from evidence.store.history import merge_packs, newest, pack, packs, read_commit
 from evidence.store.layout import commit_numbers, commit_path, commits_folder, pack_path
 from evidence.store.live import snapshots
 from evidence.store.writer import PartitionWriter
@@ -87,6 +87,7 @@ class Upkeep:
             yield partial(compact, writer, self._files, plan)
         yield partial(delete_removed, writer, self._files, now=self._now(), grace_s=self._grace_s)
         yield partial(self._pack, str(writer.log))
+        yield partial(merge_packs, self._files, str(writer.log), now=self._now())
 
     def _pack(self, log: str) -> None:
         """Put old commits together, as far as a snapshot saves readers from needing them one by one."""
