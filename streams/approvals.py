@@ -119,6 +119,11 @@ class ApprovalRequest(Record):
         return text
 
     @property
+    def person(self) -> str:
+        """The person whom the data is about."""
+        return self.subject_ref or self.actor_ref.partition(":")[2]
+
+    @property
     def expires_at(self) -> datetime:
         """When it has waited too long, all limits together."""
         limits = [self.expires_at_utc, self.requested_at_utc + LONGEST_WAIT]

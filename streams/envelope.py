@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from evidence.errors import RecordError
+from streams.memory import Memory
 from streams.story import TRACEPARENT
 
 REQUEST_TYPE: Final = "io.waybill.request.v1"
@@ -23,14 +23,16 @@ JSON: Final = "application/json"
 _MAX_TRACESTATE: Final = 512
 """Characters of a `tracestate` that are handed on: W3C lets a longer one be dropped, which every record would carry."""
 
+_TRACE_LENGTHS: Final = frozenset({len("traceparent"), len("tracestate")})
+"""Most headers of a record are of another length, which is known before their case is looked at."""
+
 Headers = list[tuple[str, bytes]]
 
 _READ: Final = frozenset({"content-type", "ce_specversion", "ce_type", "ce_id", "ce_source", "ce_dataclassification"})
 """The headers that mean something here; others may say what they like."""
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """What the headers of a request say."""
 
     event_id: str
@@ -97,7 +99,7 @@ def trace_context(headers: Iterable[tuple[str, bytes | None]]) -> tuple[str | No
     """Give `traceparent` and `tracestate` of any record; what is broken counts as absent, as W3C asks."""
     found: dict[str, list[str]] = {"traceparent": [], "tracestate": []}
     for name, value in headers:
-        if name.lower() in found:
+        if len(name) in _TRACE_LENGTHS and name.lower() in found:
             found[name.lower()].append((value or b"").decode("ascii", "replace"))
     parents, state = found["traceparent"], ",".join(found["tracestate"])
     if len(parents) != 1 or TRACEPARENT.fullmatch(parents[0]) is None:
@@ -124,18 +126,21 @@ class Hop:
         ]
         if tracestate:
             self._rest.append(("tracestate", tracestate.encode()))
-        self._at: datetime | None = None
-        self._time = ("ce_time", b"")
 
     def headers(self, ce_type: str, event_id: str, at: datetime) -> Headers:
         """Give the headers of one record."""
-        if at is not self._at:  # records of one moment are many
-            self._at, self._time = at, ("ce_time", at.isoformat().replace("+00:00", "Z").encode())
+        time = _TIMES.get(at)  # records of one moment are many
+        if time is None:
+            time = _TIMES.keep(at, ("ce_time", at.isoformat().replace("+00:00", "Z").encode()))
         return [
             ("ce_specversion", b"1.0"),
             ("ce_type", ce_type.encode()),
             self._source,
             ("ce_id", event_id.encode()),
-            self._time,
+            time,
             *self._rest,
         ]
+
+
+_TIMES: Final = Memory[datetime, tuple[str, bytes]]()
+"""The header of a moment."""

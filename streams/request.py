@@ -30,6 +30,8 @@ _NAME: Final = re.compile(r"[A-Za-z][A-Za-z_]{0,31}[0-9]{0,2}")
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
+_UUID_LENGTH: Final = 36
+
 _JSON_PLACE: Final = re.compile(r"at line \d+ column \d+")
 
 
@@ -198,7 +200,9 @@ class RuntimeRequest(Record):
         if self.consent is not None:
             found += self.consent.reference, self.consent.subject
         # A UUID is no credential that detectors know of, and much of it looks like account numbers to them at first.
-        return " \x1f ".join("-" if _UUID.fullmatch(word) else word for word in found if word)
+        return " \x1f ".join(
+            [word if len(word) != _UUID_LENGTH or not _UUID.fullmatch(word) else "-" for word in found if word]
+        )
 
     def parts(self) -> list[str]:
         """Give everything that could cross, piece by piece: each turn, then id and text of each source."""
@@ -216,7 +220,7 @@ class RuntimeRequest(Record):
         """Give the idempotency scope: a digest of tenant, actor, task type and key (32 hex digits)."""
         key = self.idempotency_key or self.request_id
         parts = (self.tenant.id, self.actor.kind, self.actor.id, self.task_type, key)
-        return sha256_hex(b"\x00".join(part.encode() for part in parts))[:32]
+        return sha256_hex("\x00".join(parts).encode())[:32]
 
     def fingerprint(self) -> str:
         """Give a digest of the payload (32 hex digits): what a retry repeats, without ids and times."""

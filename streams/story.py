@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -50,8 +49,7 @@ def traceparent(trace_id: str, span: str) -> str:
     return f"00-{trace_id}-{span}-01"
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(NamedTuple):
     """An event as it travels."""
 
     event_id: str
@@ -79,11 +77,15 @@ class Form:
 
 def written(content: Mapping[str, Any]) -> bytes:
     """Give the JSON of some content that may hold records."""
-    return orjson.dumps(content, default=_fragment, option=orjson.OPT_UTC_Z)
+    return orjson.dumps(content, default=fragment, option=orjson.OPT_UTC_Z)
 
 
-def _fragment(record: Any) -> orjson.Fragment:
-    """Give a nested record's JSON; the same record is told in several events, or of many requests, and written once."""
+def fragment(record: Any) -> orjson.Fragment:
+    """Give a nested record's JSON; the same record is told in several events, or of many requests, and written once.
+
+    Raises:
+        TypeError: it is no record.
+    """
     found = _WRITTEN.get(id(record))
     if found is None:
         if not isinstance(record, Record):

@@ -44,6 +44,11 @@ class Said(Record):
     purpose: ShortText
     """What the data may be used for."""
 
+    @property
+    def person(self) -> str:
+        """The person whom the data is about."""
+        return self.subject_ref or self.actor_ref.partition(":")[2]
+
     def fields(self) -> dict[str, Any]:
         """Give them by the names of an evidence event's fields."""
         return dict(self)

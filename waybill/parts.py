@@ -19,6 +19,7 @@ from policy.detection.detectors import Detectors
 from policy.identity.verify import Verifier
 from policy.placement.records import load as load_decisions
 from policy.redaction import mask
+from policy.vault.erased import ErasedPeople
 from policy.vault.keys import VaultError
 from policy.vault.sealing import Vault
 from policy.vault.store import SealedObject, VaultStore
@@ -96,7 +97,12 @@ def share(
     metrics = Metrics()
     vault = settings.open_vault()
     vault.prepare()
-    register = ConsentRegister(settings.kafka_settings(), clock=clock, metrics=ConsentMetrics(metrics.registry))
+    register = ConsentRegister(
+        settings.kafka_settings(),
+        clock=clock,
+        metrics=ConsentMetrics(metrics.registry),
+        erased=ErasedPeople(settings.vault_folder).when,
+    )
     return Shared(settings, Shelf(book), metrics, Detectors(), vault, register, identity)
 
 

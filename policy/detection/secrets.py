@@ -248,7 +248,10 @@ SECRETS: tuple[Finder, ...] = (
     ),
     _prefixed("github_token", "(?i:gh[pousr]_)", "[A-Za-z0-9]", 30),
     _prefixed("github_token", "(?i:github_pat_)", "[A-Za-z0-9_]", 22),
-    _prefixed("openai_key", "(?i:sk-)", _WORD, 20, _segmented),
+    # Not within a word, where the check would refuse it: "task-7" and "desk-3" are in every other text.
+    _prefixed(
+        "openai_key", "(?i:sk-)", _WORD, 20, _segmented, trigger=r"(?:^|[^A-Za-z0-9])(?i:sk-)(?:[A-Za-z0-9_\-\\\r\n])"
+    ),
     _prefixed("google_key", "(?i:AIza)", _WORD, 35),
     _prefixed("google_key", r"ya29\.|GOCSPX-", _WORD, 20),
     _prefixed("slack_token", "(?i:xox[abeoprs]-|xapp-)", _WORD, 20, _token(16, 2.5)),

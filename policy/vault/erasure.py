@@ -3,7 +3,8 @@
 The steps, each durable before the next, and each safe to do again:
 
     1. that it was asked for is noted, and told (`erasure.requested`)
-    2. what may go is decided in one transaction with the holds: objects leave the store, and their keys are listed
+    2. what may go is decided in one transaction with the holds: objects leave the store, and their keys are listed;
+       before it ends, it is noted that the person is erased, so that what is under way about them ends too
     3. the keys are destroyed, and that is noted
     4. that its telling begins is noted, it is told (`subject.erased`), and that is noted
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 import orjson
@@ -130,8 +131,15 @@ class Gone:
 class Erasures:
     """The requests for erasure of one vault."""
 
-    def __init__(self, store: VaultStore) -> None:
+    def __init__(self, store: VaultStore, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        """Touch nothing yet.
+
+        Args:
+            store: the vault's store.
+            clock: gives the time at which a person is erased, in UTC: what was asked before it ends.
+        """
         self._store = store
+        self._clock = clock
 
     def tenants(self, subject: str) -> tuple[str, ...]:
         """Give the tenants under which something is kept of a person, or erasure was asked for.
@@ -193,7 +201,8 @@ class Erasures:
             UnavailableError: the disk does not let us.
         """
         rows = self._store.database.read(_OBJECTS, (tenant, subject))
-        return _verdict([_kept(row, tenant, subject) for row in rows], now, holds(), rules)
+        items = [_kept(row, tenant, subject) for row in rows]
+        return _verdict(items, now, holds(), rules, person=(tenant, subject))
 
     def decide(
         self,
@@ -205,6 +214,8 @@ class Erasures:
         rules: RetentionRules,
     ) -> Verdict:
         """Decide what of a person goes now: from here on nobody can hold it. A request that is done is closed.
+
+        What is under way about them ends too (`ErasedPeople`), unless they are held.
 
         Args:
             erasure: the request.
@@ -221,10 +232,13 @@ class Erasures:
         with self._store.database.transaction(make=True) as database:
             rows = database.execute(_OBJECTS, (erasure.tenant, erasure.subject)).fetchall()
             items = [_kept(row, erasure.tenant, erasure.subject) for row in rows]
-            verdict = _verdict(items, now, holds(), rules)
+            verdict = _verdict(items, now, holds(), rules, person=(erasure.tenant, erasure.subject))
             if verdict.held:
                 return verdict
-            if verdict.goes:
+            # Within the transaction: whoever keeps something does so before it, and it is found here, or after it,
+            # and knows of this.
+            self._store.people.close(erasure.tenant, erasure.subject, erasure.id, self._clock)
+            if verdict.goes or not verdict.waits:  # where nothing is there, its end is told all the same
                 step = new_id()
                 database.execute(
                     "INSERT INTO erasure_steps VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0)",
@@ -405,23 +419,31 @@ def _kept(row: Sequence[Any], tenant: str, subject: str) -> Kept:
     )
 
 
-def _verdict(items: Sequence[Kept], now: datetime, holds: Holds, rules: RetentionRules) -> Verdict:
-    held = {
-        hold.id: hold
-        for item in items
-        for hold in holds.covering(tenant=item.tenant, subject=item.subject, request=item.request_id)
-    }
+def _verdict(
+    items: Sequence[Kept], now: datetime, holds: Holds, rules: RetentionRules, *, person: tuple[str, str]
+) -> Verdict:
+    # The person themselves too: of what is under way nothing is in the store yet.
+    tenant, subject = person
+    found = list(holds.covering(tenant=tenant, subject=subject, request=None))
+    for item in items:
+        found += holds.covering(tenant=item.tenant, subject=item.subject, request=item.request_id)
+    held = {hold.id: hold for hold in found}
     if held:
         return Verdict(len(items), held=tuple(held.values()))
-    goes = tuple(item for item in items if rules.erasable(item, now))
+    goes = tuple(item for item in items if _may_go(item, now, rules))
     stays: dict[tuple[str, str], list[Kept]] = {}
     for item in items:
-        if not rules.erasable(item, now):
+        if not _may_go(item, now, rules):
             stays.setdefault((item.data_class, item.purpose), []).append(item)
     waits = tuple(
         Waiting(*names, len(each), max(item.keep_until_min for item in each)) for names, each in sorted(stays.items())
     )
     return Verdict(len(items), waits=waits, goes=goes)
+
+
+def _may_go(item: Kept, now: datetime, rules: RetentionRules) -> bool:
+    # What has no minimum never waits, even where it was kept a moment after `now` was taken.
+    return item.keep_until_min <= item.created or rules.erasable(item, now)
 
 
 def _counts(items: Sequence[Kept]) -> dict[str, dict[str, int]]:

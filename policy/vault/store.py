@@ -22,6 +22,7 @@ from policy.holds import Hold, Holds, subject_names
 from policy.retention import Group, Kept, Kind, bounds
 from policy.vault import payload
 from policy.vault.database import Database
+from policy.vault.erased import ErasedPeople
 from policy.vault.keys import KeyInfo
 from policy.vault.payload import PayloadKeys, payload_id
 from policy.vault.sealing import Bucket, KeyDestroyed, KeyId, Vault, VaultError, key_of
@@ -83,6 +84,17 @@ class SealedObject(Kept):
     """What `payload.seal` gave, bound to `bound_to(kind, intake_id)`."""
     payload_key: str | None
     """Its key, sealed; None where that is gone."""
+    requested: datetime | None = None
+    """When what it belongs to was asked; `created` if absent. It is not stored."""
+
+    def erased(self, people: ErasedPeople) -> bool:
+        """Say whether the person was erased after this was asked.
+
+        Raises:
+            UnavailableError: the disk does not say.
+        """
+        at = people.when(self.tenant, self.subject) if self.subject is not None else None
+        return at is not None and (self.requested or self.created) <= at
 
 
 def bound_to(kind: Kind, intake_id: str) -> bytes:
@@ -104,6 +116,7 @@ def seal_object(
     bucket: Bucket,
     now: datetime,
     legal_hold: bool = False,
+    requested: datetime | None = None,
 ) -> SealedObject:
     """Seal an object for the store, with the bounds of its term; the fields are those of `Kept`.
 
@@ -128,6 +141,7 @@ def seal_object(
         legal_hold=legal_hold,
         sealed=sealed,
         payload_key=key,
+        requested=requested,
     )
 
 
@@ -174,12 +188,14 @@ class VaultStore:
     Attributes:
         database: their file.
         keys: their keys.
+        people: who was erased.
     """
 
     def __init__(self, folder: Path) -> None:
         """Touch nothing yet; the files are made with the first object."""
         self.database: Final = Database(folder / FILE, APPLICATION_ID, _SCHEMA)
         self.keys: Final = PayloadKeys(folder)
+        self.people: Final = ErasedPeople(folder)
 
     def close(self) -> None:
         """Close the files; the next call opens them again."""
@@ -194,7 +210,7 @@ class VaultStore:
         """Keep objects, all or none; durable when this returns.
 
         An object of the same intake and kind is replaced, so that work can be done again; a legal hold stays. Of an
-        intake that was erased nothing is kept any more.
+        intake that was erased nothing is kept any more, nor of what a person asked before they were erased.
 
         Raises:
             ValueError: an object must be kept longer than it may be, or has no key.
@@ -207,6 +223,7 @@ class VaultStore:
                 raise ValueError(f"the {item.kind} of {item.intake_id} must be kept longer than it may be")
             if item.payload_key is None:
                 raise ValueError(f"the {item.kind} of {item.intake_id} has no key")
+        items = [item for item in items if not item.erased(self.people)]  # looked at again below: now for their keys
         keys = {str(key_of(item.sealed)) for item in items}
         self.keys.put([(payload_id(each.sealed), each.intake_id, each.kind, each.payload_key or "") for each in items])
         with self.database.transaction(make=True) as database:
@@ -214,7 +231,7 @@ class VaultStore:
                 if database.execute("SELECT 1 FROM destructions WHERE key_id = ?", (key,)).fetchone():
                     raise KeyDestroyed(f"the data key {key} was destroyed by retention: nothing can be kept under it")
             erased = _erased(database, {item.intake_id for item in items})
-            left = [item for item in items if item.intake_id not in erased]
+            left = [item for item in items if item.intake_id not in erased and not item.erased(self.people)]
             database.executemany(
                 """INSERT INTO objects VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
                 ON CONFLICT (intake_id, kind) DO UPDATE SET

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 from evidence.errors import RecordError
@@ -31,8 +30,7 @@ class Scanner(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Classified:
+class Classified(NamedTuple):
     """What is known of a request's data."""
 
     classification: Classification
@@ -45,7 +43,10 @@ class Classified:
     """The sources of context, in order."""
 
     findings: tuple[Sequence[Finding], ...]
-    """What was found in each part of the request, by place (`RuntimeRequest.parts`)."""
+    """What was found in each part of the request, by place."""
+
+    parts: Sequence[str]
+    """The parts (`RuntimeRequest.parts`)."""
 
 
 def classify(
@@ -70,9 +71,9 @@ def classify(
     texts = [request.ids(), *parts]
     result = scanner.scan_closed(_GLUE.join(texts))
     if result.failed:
-        return _closed(request, labels, FAILED, len(parts))
+        return _closed(request, labels, FAILED, parts)
     if isinstance(names, str):
-        return _closed(request, labels, names, len(parts))
+        return _closed(request, labels, names, parts)
     found: list[Sequence[Finding]] = [()] * len(parts)
     if result.findings:
         in_ids, *rest = by_part(texts, result.findings)
@@ -81,10 +82,12 @@ def classify(
             raise RecordError("credential_in_id", "an id of the request holds a credential: send an id in its place")
     if names is not None:
         found = [together(one, more) if more else one for one, more in zip(found, names, strict=True)]
-    return _open(request, labels, tuple(found))
+    return _open(request, labels, tuple(found), parts)
 
 
-def _open(request: RuntimeRequest, labels: Labels, findings: tuple[Sequence[Finding], ...]) -> Classified:
+def _open(
+    request: RuntimeRequest, labels: Labels, findings: tuple[Sequence[Finding], ...], parts: Sequence[str]
+) -> Classified:
     turns = len(request.input.messages)
     asked = _Asked(
         id(labels),
@@ -98,7 +101,7 @@ def _open(request: RuntimeRequest, labels: Labels, findings: tuple[Sequence[Find
         ),
     )
     known = _KNOWN.get(asked) or _KNOWN.keep(asked, _judge(asked, labels))
-    return Classified(known.classification, known.held, known.items, findings)
+    return Classified(known.classification, known.held, known.items, findings, parts)
 
 
 class _Asked(NamedTuple):
@@ -152,7 +155,7 @@ def _judge(asked: _Asked, labels: Labels) -> _Known:
     return _Known(classification, held, items, labels)
 
 
-def _closed(request: RuntimeRequest, labels: Labels, why: str, parts: int) -> Classified:
+def _closed(request: RuntimeRequest, labels: Labels, why: str, parts: Sequence[str]) -> Classified:
     highest = labels.highest_label
     classification = Classification(
         declared=request.classification,
@@ -164,7 +167,7 @@ def _closed(request: RuntimeRequest, labels: Labels, why: str, parts: int) -> Cl
     )
     held = Held(highest)
     items = tuple(Item(item.need, held) for item in request.input.context)
-    return Classified(classification, held, items, ((),) * parts)
+    return Classified(classification, held, items, ((),) * len(parts), parts)
 
 
 def _kinds(findings: Sequence[Sequence[Finding]]) -> frozenset[str]:

@@ -32,6 +32,7 @@ from inference.routes import RouteConfig
 from inference.rulebook import Rulebook, Shelf
 from policy.contract import Waybill
 from policy.retention import AnswerRule
+from policy.vault.erased import Erased, nobody
 from policy.vault.sealing import Vault
 from streams import envelope
 from streams.ledger import Claim
@@ -96,6 +97,9 @@ class Kitchen:
 
     metrics: Metrics
     """Counts."""
+
+    erased: Erased = nobody
+    """Says who was erased, and when."""
 
 
 @dataclass(slots=True)

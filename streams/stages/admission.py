@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from time import perf_counter
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from streams.errors import kind_and_place
 from streams.kafka import KafkaSettings
 from streams.metrics import Metrics
 from streams.processors.classification import NAMES_FAILED
-from streams.stages.admit import Incoming, Names, Read, Rules, admit, read_request, refuse
+from streams.stages.admit import Asked, Incoming, Names, Read, Rules, admit_all, read_request, refuse
 from streams.stages.admitted import Admitted
 from streams.stages.lanes import LaneStage
 from streams.topics import REQUESTS
@@ -33,7 +34,7 @@ _BATCH: Final = 128
 """Records of one transaction at most: its CPU time bounds how long other stages of this process wait."""
 
 _CHUNK: Final = 16
-"""After so many records the event loop gets its turn."""
+"""So many records are decided on together; after that, the event loop gets its turn."""
 
 _POLL_MS: Final = 1000
 
@@ -112,33 +113,37 @@ class AdmissionLane:
         records = found.get(self._partition, ())
         if not records:
             return
-        batch, results = Batch(), []
-        looked = await self._look(records)
-        for place, record in enumerate(records):
-            admitted = self._admit(record, *looked.get(place, (None, None)))
-            batch.records.extend(admitted.records)
-            results.append(admitted)
-            if place % _CHUNK == _CHUNK - 1:
+        batch, results = Batch(), list[Admitted]()
+        asked = await self._look(records)
+        for start in range(0, len(asked), _CHUNK):
+            if start:
                 await asyncio.sleep(0)
+            now = self._clock()
+            results += admit_all(asked[start : start + _CHUNK], self._rules, now, partial(self._fault, now))
+        for admitted in results:
+            batch.records.extend(admitted.records)
         batch.positions[self._partition] = records[-1].offset + 1
         began = perf_counter()
         await self._writer.write(batch)
         self._count(records, results, perf_counter() - began)
 
-    async def _look(self, records: Sequence[Any]) -> dict[int, tuple[Read, Names]]:
+    async def _look(self, records: Sequence[Any]) -> list[Asked]:
         """Have names looked for in those records that want it, all at once: it takes a model in another process."""
+        asked = [Asked(_incoming(record)) for record in records]
         if not self._rules.shelf.current.labels.config.names.purposes:
-            return {}
+            return asked
         read: dict[int, Read] = {}
-        for place, record in enumerate(records):
+        for place, one in enumerate(asked):
             try:
-                found = read_request(_incoming(record), self._rules, self._clock())
-            except Exception:  # noqa: BLE001, S112 - `_admit` meets it again, and tells it
+                found = read_request(one.record, self._rules, self._clock())
+            except Exception:  # noqa: BLE001, S112 - `admit_all` meets it again, and tells it
                 continue
             if found.book.labels.wants_names(found.request.purpose):
                 read[place] = found
         names = await asyncio.gather(*(self._find(found) for found in read.values()))
-        return {place: (found, name) for (place, found), name in zip(read.items(), names, strict=True)}
+        for (place, found), name in zip(read.items(), names, strict=True):
+            asked[place] = Asked(asked[place].record, found, name)
+        return asked
 
     async def _find(self, read: Read) -> Names:
         if self._names is None:
@@ -149,19 +154,16 @@ class AdmissionLane:
             self._metrics.detector_failures.inc()
             return NAMES_FAILED
 
-    def _admit(self, record: Any, read: Read | None, names: Names) -> Admitted:
-        now = self._clock()
-        incoming = _incoming(record)
-        try:
-            return admit(incoming, self._rules, now, read=read, names=names)
-        except Exception as error:
-            # A fault of ours must not stop the partition for ever: the record goes to the dead letters like a bad one.
-            place = record.topic, record.partition, record.offset
-            log.error("%s[%d] offset %d could not be decided: %s", *place, kind_and_place(error))  # noqa: TRY400 - an exception's own text may hold input
-            if isinstance(error, UnavailableError | OSError):
-                raise  # the vault's disk, not the record: the same record may be decided later
-            fault = RecordError("internal_error", "the program failed on this record; its log says how")
-            return refuse(incoming, fault, self._rules, now)
+    def _fault(self, now: datetime, incoming: Incoming, error: Exception) -> Admitted:
+        """A fault of ours must not stop the partition for ever: the record goes to the dead letters like a bad one."""
+        place = incoming.position
+        # An exception's own text may hold input.
+        where = place.topic, place.partition, place.offset
+        log.error("%s[%d] offset %d could not be decided: %s", *where, kind_and_place(error))
+        if isinstance(error, UnavailableError | OSError):
+            raise error  # the vault's disk, not the record: the same record may be decided later
+        fault = RecordError("internal_error", "the program failed on this record; its log says how")
+        return refuse(incoming, fault, self._rules, now)
 
     def _count(self, records: Any, results: list[Admitted], seconds: float) -> None:
         metrics = self._metrics

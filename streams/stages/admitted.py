@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import orjson
 
@@ -40,7 +39,7 @@ from streams.request import RuntimeRequest
 from streams.response import Asked, Receipt, Response
 from streams.scribe import Scribe
 from streams.stages.parking import APPROVAL_S, park
-from streams.story import Form, Story, span_id, trace_of, traceparent
+from streams.story import Form, Story, fragment, span_id, trace_of, traceparent
 from streams.topics import RESPONSES, WORK_HOSTED, WORK_LOCAL, Topic
 from streams.transactions import Outgoing
 from streams.work import Said, Work
@@ -64,8 +63,7 @@ class Sealer(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(NamedTuple):
     """What follows from one record."""
 
     records: tuple[Outgoing, ...]
@@ -78,8 +76,7 @@ class Admitted:
     """The rejection's code."""
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """What is left of a request once it has been redacted."""
 
     request: bytes
@@ -100,7 +97,6 @@ def case_of(
 ) -> Case:
     """Give all that a decision on a request rests on."""
     policy = request.model_policy
-    parts = request.parts()
     return Case(
         facts=Facts(
             actor=principal.actor_id,
@@ -120,7 +116,7 @@ def case_of(
             regions=policy.regions,
             max_tokens=policy.max_tokens,
             budget=request.budget.max_cost_usd if request.budget else None,
-            size=sum(len(part) if part.isascii() else len(part.encode()) for part in parts),
+            size=sum(len(part) if part.isascii() else len(part.encode()) for part in classified.parts),
             turns=len(request.input.messages) + len(request.input.context) + 1,
         ),
         held=classified.held,
@@ -180,7 +176,7 @@ def redact(value: bytes, request: RuntimeRequest, classified: Classified, decisi
     redactor = Redactor(dict(decision.verdict.styles) if decision.verdict else {}, key)
     turns = len(request.input.messages)
     texts = [
-        redactor.take_out(part, findings) for part, findings in zip(request.parts(), classified.findings, strict=True)
+        redactor.take_out(part, findings) for part, findings in zip(classified.parts, classified.findings, strict=True)
     ]
     sources = [
         (_name(texts[turns + 2 * place]), texts[turns + 2 * place + 1]) for place in range(len(request.input.context))
@@ -259,9 +255,11 @@ class Admission:
         name: Callable[[Topic], str],
         now: datetime,
     ) -> None:
-        self.intake, self.position, self.value, self.request = intake, position, value, request
+        self.intake, self.value, self.request = intake, value, request
         self.classified, self.book, self.vault, self.now = classified, book, vault, now
         basis = request.consent.basis if request.consent else "none"
+        self.source = orjson.Fragment(position.to_json())
+        self.classification = fragment(classified.classification)
         self.consent = _consent_ref(basis, consent_state, consent_revision)
         self.case = case_of(request, principal, classified, consent_state, principal.roles)
         self._said = _said(request, principal.method)
@@ -289,7 +287,7 @@ class Admission:
 
     def run(self) -> Admitted:
         """Give what follows."""
-        request, scribe, classification = self.request, self.scribe, self.classified.classification
+        request, scribe, classification = self.request, self.scribe, self.classification
         scribe.say(
             EventType.REQUEST_ADMITTED,
             self.now,
@@ -298,7 +296,7 @@ class Admission:
             deadline_utc=request.deadline_utc,
             input_sha256=sha256_hex(self.value),
             input_bytes=len(self.value),
-            source=self.position,
+            source=self.source,
         )
         scribe.say(EventType.DATA_CLASSIFIED, self.now, classification=classification)
         settled = settle(self.case, self.book)
@@ -328,7 +326,7 @@ class Admission:
             scribe.say(
                 EventType.ROUTE_SELECTED,
                 self.now,
-                classification=self.classified.classification,
+                classification=self.classification,
                 route=settled.route,
                 fallbacks=settled.fallbacks,
                 waybill_hash=contracts[chosen.name].digest if chosen.name in contracts else None,
@@ -340,7 +338,7 @@ class Admission:
             "intake_id": self.intake,
             "scope": scope,
             "fingerprint": request.fingerprint(),
-            "said": orjson.Fragment(_SAID.json(self._said)),
+            "said": _SAID.named(self._said),
             "deadline_utc": request.deadline_utc,
             "trace_id": self.trace_id,
             "parent_span_id": self.root,
@@ -352,7 +350,7 @@ class Admission:
                 request.tenant.id, plaintext, now=self.now, bound_to=self.intake.encode(), bucket=book.retention.transit
             ),
             "payload_sha256": sha256_hex(plaintext),
-            "classification": self.classified.classification,
+            "classification": self.classification,
             "consent": self.consent,
             "policy": policy,
             "routes": (chosen.name, *settled.fallbacks),
@@ -360,7 +358,7 @@ class Admission:
             "context": view.context,
             "redaction": view.redaction,
             "waybills": {name: contract.text for name, contract in contracts.items()},
-            "source": self.position,
+            "source": self.source,
         }
         topic = WORK_HOSTED if chosen.placement is Placement.HOSTED else WORK_LOCAL
         if decision.waits:
@@ -382,7 +380,6 @@ class Admission:
     def _deny(self, policy: Any) -> Admitted:
         told = "policy allows no route: " + ", ".join(policy.reasons[1:])
         failure = Failure(code="denied", message=told[:2000])
-        classification = self.classified.classification
         ended = self.scribe.say(
             EventType.REQUEST_ENDED,
             self.now,
@@ -390,7 +387,7 @@ class Admission:
             parent_span_id=self.app_span,
             outcome=Outcome.DENIED,
             failure=failure,
-            classification=classification,
+            classification=self.classification,
         )
         response = Response(
             request_id=self.request.request_id,

@@ -107,6 +107,13 @@ class Answering:
         event = self._scribe.say(EventType.APPROVAL_EXPIRED, self._now, approval=ref, failure=failure)
         return self._end("expired", event, Outcome.EXPIRED, failure, ref)
 
+    def erased(self) -> Answer:
+        """End the request: the person whom it is about was erased while it waited."""
+        failure = Failure(code="erased", message="what is kept about the person was erased while this waited")
+        ref = self._request.ref()
+        event = self._scribe.say(EventType.APPROVAL_EXPIRED, self._now, approval=ref, failure=failure)
+        return self._end("expired", event, Outcome.EXPIRED, failure, ref)
+
     def _override(self) -> PolicyRef | None:
         """Give the new decision of an override; the one that it overrides stays as it was."""
         request = self._request

@@ -22,6 +22,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from evidence.canonical import sha256_hex
 from evidence.errors import RecordError, RetryableError
 from evidence.records import Failure, Outcome, Position, Stage
+from policy.vault.erased import Erased, nobody
 from streams import envelope
 from streams.approvals import (
     ApprovalClosed,
@@ -55,6 +56,8 @@ _BATCH: Final = 16
 """Records of one transaction at most: each may release a whole request."""
 
 _POLL_MS: Final = 1000
+_LOOK_S: Final = 0.9
+"""Seconds between two looks at who was erased; a little less than a poll takes."""
 _END_TIMEOUT_S: Final = 20.0
 
 
@@ -101,6 +104,9 @@ class Desk:
     authenticate: Authenticate = unsigned
     """Says who sent a verdict."""
 
+    erased: Erased = nobody
+    """Says who was erased, and when."""
+
 
 def stage(kafka: KafkaSettings, desk: Desk) -> LaneStage:
     """Make the stage."""
@@ -139,6 +145,7 @@ class ApprovalsLane:
         self._known = Approvals()
         self._mark = Watermark()
         self._judged = 0
+        self._looked = -_LOOK_S
         self._undecided: list[tuple[Any, ApprovalVerdict]] = []
         self._reading: asyncio.Task[Any] | None = None
         self._stopping = False
@@ -208,6 +215,7 @@ class ApprovalsLane:
         """Take records and the clock, and write what follows in one transaction with the position."""
         step = _Step(self._desk.clock())
         learnt = [self._learn(record, step) for record in records]
+        self._end_erased(step)
         self._answer_all([*self._undecided, *(each for each in learnt if each is not None)], step)
         for waiting in self._known.due(step.now):
             self._close(waiting, self._answering(waiting, step).expired(), step)
@@ -222,6 +230,17 @@ class ApprovalsLane:
         position: dict[TopicPartition, Any] = {self._partition: (self._mark.position, str(judged))}
         await self._writer.write(Batch(step.records, position))
         self._count(step, perf_counter() - began)
+
+    def _end_erased(self, step: _Step) -> None:
+        """End what waits about people who were erased since; that is looked up once a second."""
+        if perf_counter() - self._looked < _LOOK_S:
+            return
+        for waiting in list(self._known):
+            at = self._desk.erased(waiting.request.tenant, waiting.request.person)
+            if at is not None and waiting.request.requested_at_utc <= at:
+                self._close(waiting, self._answering(waiting, step).erased(), step)
+                step.results.append("erased")
+        self._looked = perf_counter()
 
     def _learn(self, record: Any, step: _Step) -> tuple[Any, ApprovalVerdict] | None:
         """Take what a record says of what waits and what is closed; give a verdict that has not had its turn."""

@@ -132,11 +132,12 @@ def kept(work: Work, vault: Vault, book: Rulebook, now: datetime, **payloads: by
                 intake_id=work.intake_id,
                 request_id=said.request_id,
                 tenant=said.tenant_ref,
-                subject=said.subject_ref or said.actor_ref.partition(":")[2],
+                subject=said.person,
                 data_class=cls,
                 purpose=said.purpose,
                 bucket=bucket,
                 now=now,
+                requested=work.admitted_at_utc,
             )
         )
     return items

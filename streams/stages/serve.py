@@ -57,6 +57,9 @@ _UNSEALED: Final = Failure(
     message="what was sealed with this request cannot be opened: it was changed, or the vault is not ours",
 )
 _RESPONSE_NOT_KEPT: Final = "the response could not be kept, as the retention rules ask"
+_ERASED: Final = Failure(
+    code="erased", message="what is kept about the person was erased after this was asked; nothing more is done with it"
+)
 MAX_ANSWER_CHARS: Final = 150_000
 """Longest answer that is kept: in JSON a character has up to 6 bytes, and a record has to fit the broker's 1 MiB."""
 
@@ -71,7 +74,7 @@ class _Denied(Exception):  # noqa: N818 - a signal between two methods of this m
     def __init__(self, route: RouteConfig, objections: Sequence[str]) -> None:
         told = f"policy no longer allows route {route.name}: {', '.join(objections)}"
         super().__init__(told)
-        self.failure = Failure(code="denied", message=told)
+        self.failure = _ERASED if _ERASED.code in objections else Failure(code="denied", message=told)
         self.passable = set(objections) <= _PASSABLE
 
 
@@ -268,7 +271,10 @@ class Serving:
         if len(answer.kept.text) > MAX_ANSWER_CHARS:
             return self._account.end(Outcome.FAILED, failure=_TOO_LARGE)
         outcome = Outcome.REFUSED if answer.completion.refused else Outcome.COMPLETED
-        return self._account.end(outcome, answer=answer, detail=await self._keep_answer(answer))
+        detail = await self._keep_answer(answer)
+        if self._erased():  # while the call was in the air, or the answer was being kept
+            return self._account.end(Outcome.WITHHELD, failure=_ERASED)
+        return self._account.end(outcome, answer=answer, detail=detail)
 
     async def _keep_answer(self, answer: Answer) -> str | None:
         """Keep the answer where the rules let it be kept; give what evidence has to say where that failed."""
@@ -293,11 +299,10 @@ class Serving:
         if route.name not in book.table.by_name:
             return ("route_gone",)
         said = work.said
-        subject = said.subject_ref or said.actor_ref.partition(":")[2]
-        consent = kitchen.consents.state(said.tenant_ref, subject, said.purpose, now)
+        consent = kitchen.consents.state(said.tenant_ref, said.person, said.purpose, now)
         account.asked_again(book, ConsentRef(basis=work.consent.basis, state=consent.state, revision=consent.revision))
         self._book = book
-        objection = _approval_objects(work, now)
+        objection = _ERASED.code if self._erased() else _approval_objects(work, now)
         if objection is not None:
             return (objection,)
         case = opened.case._replace(facts=opened.case.facts._replace(consent=consent.state))
@@ -310,6 +315,11 @@ class Serving:
         if not found and route.placement is Placement.HOSTED:
             found = _contract_objects(work, current, book)
         return found
+
+    def _erased(self) -> bool:
+        """Say whether the person was erased after this was asked."""
+        at = self._kitchen.erased(self._work.said.tenant_ref, self._work.said.person)
+        return at is not None and self._work.admitted_at_utc <= at
 
     def _late(self) -> bool:
         deadline = self._work.deadline_utc

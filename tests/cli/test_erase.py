@@ -106,14 +106,37 @@ def test_reveal_says_that_it_was_erased(place):
 
 @pytest.mark.kafka
 def test_nothing_is_kept_of_an_erased_intake_any_more(place):
-    """An answer that comes later, for an intake that was erased, is not kept; the person's next request is."""
+    """What comes later, of an intake that was erased or was asked before, is not kept; the next request is."""
     fill(place.folder)
     erase("person:7", reason="letter", by="user:dora")
     late = an_object(place.vault, "i1", kind="request", subject="person:7", now=NOW)
-    later = an_object(place.vault, "i3", subject="person:7", now=NOW)
-    place.store.put_many([late, later])
-    assert place.store.of_request("request of i1") == ()
+    now = datetime.now(UTC)
+    waited = an_object(place.vault, "i4", subject="person:7", now=now, requested=NOW)
+    later = an_object(place.vault, "i3", subject="person:7", now=now, requested=now)
+    place.store.put_many([late, waited, later])
+    assert place.store.of_request("request of i1") == place.store.of_request("request of i4") == ()
     assert len(place.store.of_request("request of i3")) == 1
+
+
+@pytest.mark.kafka
+def test_who_is_only_under_way_is_erased_too(place, capsys):
+    """Where nothing is kept yet, the tenant has to be named; then it is told all the same, with no keys."""
+    erase("person:9", tenant="acme", reason="letter", by="user:dora")
+    assert "nothing was kept about person:9 of acme; what was under way ends" in capsys.readouterr().out
+    events = place.events(2)
+    assert kinds(events) == ["erasure.requested", "subject.erased"]
+    assert json.loads(next(e["detail"] for e in events if e["eventType"] == "subject.erased"))["keys"] == 0
+    assert NOW < place.store.people.when("acme", "person:9") <= datetime.now(UTC)
+    assert place.store.people.when("globex", "person:9") is place.store.people.when("acme", "person:8") is None
+
+
+@pytest.mark.kafka
+def test_a_hold_on_a_person_keeps_what_is_under_way(place):
+    """Where nothing is kept yet of a person who is held, erasure is refused and nothing of theirs ends."""
+    hold.place(reason="case 117", subject="person:9", by="user:dora")
+    with pytest.raises(RecordError, match="nothing about person:9 is erased, because of the legal hold"):
+        erase("person:9", tenant="acme", reason="letter", by="user:dora")
+    assert place.store.people.when("acme", "person:9") is None
 
 
 @pytest.mark.kafka
@@ -186,8 +209,6 @@ def test_who_is_meant_has_to_be_clear(tmp_path):
     nobody = f"127.0.0.1:{free_port()}"
     with pytest.raises(RecordError, match="keeps nothing about person:9"):
         erase("person:9", reason="letter", home=tmp_path, kafka=nobody)
-    with pytest.raises(RecordError, match="keeps nothing about person:7"):
-        erase("person:7", tenant="globex", reason="letter", home=tmp_path, kafka=nobody)
     with pytest.raises(ConfigError, match="--as is KIND:NAME"):
         erase("person:7", reason="letter", by="dora", home=tmp_path, kafka=nobody)
     VaultStore(tmp_path / "vault").put(an_object(Vault(tmp_path / "vault"), "i9", subject="person:7", tenant="globex"))

@@ -10,6 +10,7 @@ import pytest
 from evidence_samples import stories
 from evidence_stores import local_store
 from vault_children import NOW, an_object
+from vault_rotating import whole
 
 from evidence.parsing import parse as parse_rows
 from evidence.records import EventType
@@ -137,6 +138,7 @@ def test_the_page_on_the_vault_names_what_is_there(tmp_path):
         str(path.relative_to(tmp_path)).replace(hashed, "<tenant>") for path in tmp_path.rglob("*") if path.is_file()
     }
     assert there - {"lock"} <= listed
+    whole(tmp_path)
     vault.destroy(vault.ring.keys()[0].key, now=NOW, reason="test")
     there = {
         str(path.relative_to(tmp_path)).replace(hashed, "<tenant>") for path in tmp_path.rglob("*") if path.is_file()

@@ -107,6 +107,7 @@ class Worker:
             name=self.kafka.name,
             clock=utc_now,
             metrics=self.metrics,
+            erased=self.store.people.when,
         )
         rules = Rules(
             shelf=shelf,
@@ -118,6 +119,7 @@ class Worker:
             log_id="log",
             max_bytes=900_000,
             name=self.kafka.name,
+            erased=self.store.people.when,
         )
         self.stages = {
             "admission": admission.stage(self.kafka, rules, self.metrics, utc_now, self.names),

@@ -1,4 +1,4 @@
-"""`waybill erase`: what the vault keeps about a person ends, and evidence says so before and after."""
+"""`waybill erase`: what the vault keeps about a person, and what is under way about them, ends; evidence says so."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from uuid import uuid4
 import typer
 
 from evidence.errors import ConfigError, RecordError
-from evidence.records import EventType
 from waybill.cli.hold import As
 from waybill.cli.interrupts import listen
 from waybill.cli.options import Home, Kafka, out, resolve, tell
 from waybill.cli.retention import Reason, carry_out, hold_book, masked, opened, rules_of, who
-from waybill.settings import Settings
 
 if TYPE_CHECKING:
     from policy.vault.erasure import Erasure, Erasures, Verdict
+    from waybill.settings import Settings
 
 
 def erase(
     subject: Annotated[str, typer.Argument(metavar="SUBJECT", help="The person: a reference, as requests have it.")],
     reason: Reason,
     tenant: Annotated[
-        str | None, typer.Option("--tenant", metavar="ID", help="Of which tenant, where several know the person.")
+        str | None,
+        typer.Option(
+            "--tenant", metavar="ID", help="Of which tenant: where several know the person, or none does yet."
+        ),
     ] = None,
     by: As = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be erased.")] = False,  # noqa: FBT002 - a flag
@@ -34,15 +36,16 @@ def erase(
 ) -> None:
     """Destroy the keys of everything that the vault keeps about a person: requests, answers, originals of pseudonyms.
 
-    Evidence says first that it was asked for, and then what was erased; it keeps its rows and hashes. What is under
-    legal hold, or has not reached its minimum, stays: that is told, and `waybill retention run` erases it later. It may
-    be killed at any moment and run again.
+    Requests of the person that are under way end, and what they asked before is kept no more; what they ask afterwards
+    needs new consent. Evidence says first that it was asked for, and then what was erased; it keeps its rows and
+    hashes. What is under legal hold, or has not reached its minimum, stays: that is told, and `waybill retention run`
+    erases it later. It may be killed at any moment and run again.
 
     Example: `waybill erase person:7 --tenant acme --reason "asked by letter of 2026-11-20"`
     """
     settings = resolve(home=home, kafka=kafka)
     from policy.vault.erasure import Erasure, Erasures  # noqa: PLC0415 - `--help` needs none of it
-    from policy.vault.files import locked  # noqa: PLC0415 - the same
+    from policy.vault.files import Files, locked, make_folder  # noqa: PLC0415 - the same
 
     actor, why, now = who(by, "--as"), masked(reason), datetime.now(UTC)
     vault, store = opened(settings)
@@ -53,18 +56,18 @@ def erase(
         _print(verdict, subject)
         return
     begun = (of, subject) in erasures.people()
-    if not (verdict.found or begun):
-        raise RecordError("nothing_kept", f"the vault keeps nothing about {subject}: there is nothing to erase")
     listen()
+    make_folder(Files(), vault.ring.folder)  # before the first request was admitted there is none
     with locked(vault.ring.folder / "retention.lock"):
         asked = Erasure(uuid4().hex, of, subject, why, actor, now)
-        if verdict.found:
+        if verdict.found or not begun:  # where nothing is kept, something may be under way
             asked = erasures.ask(asked)
         erased = carry_out(settings, store, now)
         left = erasures.look(of, subject, now=now, holds=holds, rules=rules)
         if left.refused:
             _refuse(settings, asked, left, actor)
-    out.print(f"erased {erased} payloads about {subject}; evidence says so", markup=False, soft_wrap=True)
+    kept = f"erased {erased} payloads about {subject}" if erased else f"nothing was kept about {subject} of {of}"
+    out.print(f"{kept}; what was under way ends, and evidence says so", markup=False, soft_wrap=True)
 
 
 def _tenant(erasures: Erasures, subject: str, tenant: str | None) -> str:
@@ -73,7 +76,11 @@ def _tenant(erasures: Erasures, subject: str, tenant: str | None) -> str:
     if tenant is not None:
         return tenant
     if not known:
-        raise RecordError("nothing_kept", f"the vault keeps nothing about {subject}: there is nothing to erase")
+        raise RecordError(
+            "nothing_kept",
+            f"the vault keeps nothing about {subject}, so there is nothing to erase; to end requests that are under "
+            "way, say of which tenant with --tenant",
+        )
     if len(known) > 1:
         raise ConfigError(f"{len(known)} tenants know {subject}: choose with --tenant {', '.join(known)}")
     return known[0]
@@ -81,7 +88,8 @@ def _tenant(erasures: Erasures, subject: str, tenant: str | None) -> str:
 
 def _refuse(settings: Settings, erasure: Erasure, verdict: Verdict, actor: str) -> None:
     """Tell that something stays, and end with what forbids it."""
-    from policy.vault.erasure import refused  # noqa: PLC0415 - `--help` needs none of it
+    from evidence.records import EventType  # noqa: PLC0415 - `--help` needs none of it
+    from policy.vault.erasure import refused  # noqa: PLC0415 - the same
     from streams.operator import Deed  # noqa: PLC0415 - the same
     from streams.operator import tell as say  # noqa: PLC0415 - the same
 
