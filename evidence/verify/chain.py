@@ -11,7 +11,7 @@ from evidence.verify.commits import Added, Commit, CommitError, Origin, Ranges, 
 from evidence.verify.notes import Note, NoteError, Signature, VerifierKey, parse_note
 from evidence.verify.reading import PHASE_COMMITS, CommitFiles, commit_path
 from evidence.verify.report import Finding
-from evidence.verify.source import LocalStore
+from evidence.verify.source import Store
 from evidence.verify.spans import cover, disjoint, inside, merged
 from evidence.verify.tree import EMPTY_ROOT
 
@@ -38,7 +38,7 @@ class Chain:
     """What the commits of one log say, up to the last one read."""
 
     folder: str
-    store: LocalStore
+    store: Store
     keys: tuple[VerifierKey, ...]
     existing: Collection[str]
     found: Callable[[Finding], None]

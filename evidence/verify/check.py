@@ -15,7 +15,7 @@ from evidence.verify.crew import Crew
 from evidence.verify.notes import COSIGNATURE, ED25519, NoteError, VerifierKey, parse_key
 from evidence.verify.report import Finding, Report
 from evidence.verify.side import Since
-from evidence.verify.source import LocalStore, ReadError
+from evidence.verify.source import LocalStore, Place, PlaceStore, ReadError, Store
 from evidence.verify.walk import LogCheck
 
 OPEN_AFTER: Final = timedelta(minutes=15)
@@ -48,7 +48,7 @@ class Progress:
 
 
 def verify(
-    store: str | Path | LocalStore,
+    store: str | Path | LocalStore | Place,
     keys: Sequence[str],
     *,
     witnesses: Sequence[str] = (),
@@ -66,7 +66,7 @@ def verify(
     """Check a store against its own commits and some public keys.
 
     Args:
-        store: its folder.
+        store: its folder, or another place that the caller knows how to read.
         keys: verifier keys of the logs' signers, at least one.
         witnesses: verifier keys of witnesses, each of which must have cosigned the newest commit of each log.
         since: a commit or checkpoint that was kept earlier; the store must still contain it.
@@ -84,7 +84,7 @@ def verify(
         UsageError: a key or the checkpoint cannot be read, or there is no such folder.
     """
     begun = time.monotonic()
-    place = store if isinstance(store, LocalStore) else LocalStore(str(store))
+    place = _store(store)
     if not place.exists():
         raise UsageError(f"{store} is no folder; name the evidence store's folder")
     if not keys:
@@ -111,11 +111,17 @@ def verify(
     return report
 
 
+def _store(store: str | Path | LocalStore | Place) -> Store:
+    if isinstance(store, LocalStore):
+        return store
+    return LocalStore(str(store)) if isinstance(store, str | Path) else PlaceStore(store)
+
+
 @dataclass(frozen=True, slots=True)
 class _Asked:
     """What is to be checked, and against what."""
 
-    place: LocalStore
+    place: Store
     keys: Sequence[VerifierKey]
     witnesses: Sequence[VerifierKey]
     since: Since | None
@@ -225,7 +231,7 @@ def _learned(log: LogCheck, logs: Sequence[LogCheck]) -> list[VerifierKey]:
     return [key for key in known if (key.name, key.key_id) in signers]
 
 
-def _list(place: LocalStore, report: Report) -> tuple[set[str], set[str]]:
+def _list(place: Store, report: Report) -> tuple[set[str], set[str]]:
     existing: set[str] = set()
     folders: set[str] = set()
     strange: set[str] = set()

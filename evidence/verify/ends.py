@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 
 from evidence.verify.chain import Chain
@@ -86,6 +87,44 @@ def tiles_ahead(chain: Chain, lying: Lying) -> Iterator[str]:
             f"logs/{chain.folder}: {count} tiles reach beyond the last commit; left by a write that was never "
             "committed, or commits were cut off at the end"
         )
+
+
+def committed(chain: Chain, lying: Lying) -> dict[int, dict[int, set[int]]]:
+    """Give the tiles that lie there and belong to the tree of some commit: level, number, widths.
+
+    A writer that dies before its commit leaves tiles in a bucket, and other rows may come in the place of its rows. A
+    tile of a size that no commit states is no part of the log: nothing is read from it, and nothing is judged by it.
+    """
+    return {
+        level: {
+            number: {width for width in widths if _committed(chain, level, number, width)}
+            for number, widths in numbers.items()
+        }
+        for level, numbers in lying.tiles.items()
+    }
+
+
+def left_over(chain: Chain, lying: Lying) -> Iterator[str]:
+    """Say how many tiles within the log are of sizes that no commit states."""
+    count = sum(
+        not _committed(chain, level, number, width)
+        for level, numbers in lying.tiles.items()
+        for number, widths in numbers.items()
+        for width in widths
+        if number * TILE + width <= chain.size >> 8 * level
+    )
+    if count:
+        yield (
+            f"logs/{chain.folder}: {count} partial tiles are of no commit and were not judged; left by a write that "
+            "was never committed"
+        )
+
+
+def _committed(chain: Chain, level: int, number: int, width: int) -> bool:
+    """Tell whether some commit's tree has this tile: a full one stays for ever, a partial one is of one size."""
+    hashes = number * TILE + width
+    place = bisect_left(chain.sizes, hashes << 8 * level)
+    return place < len(chain.sizes) and (width == TILE or chain.sizes[place] >> 8 * level == hashes)
 
 
 def keys_given(chain: Chain) -> Iterator[Finding | str]:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from evidence.verify.cells import RowError
 from evidence.verify.report import Finding
 from evidence.verify.rows import leaf_hashes
-from evidence.verify.source import LocalStore, MissingError, Parquet, ReadError
+from evidence.verify.source import MissingError, Parquet, ReadError, Store
 from evidence.verify.spans import Span
 from evidence.verify.stories import StoryPart, story_columns, tell
 from evidence.verify.tiles import Tiles
@@ -26,6 +26,9 @@ BATCH_ROWS: Final = 32 * 1024
 
 MOST_GROUP_BYTES: Final = 4 * 1024**3
 """A row group that says it needs more memory is refused."""
+
+MOST_AHEAD: Final = 4096
+"""Tiles that are read ahead: 32 MiB, for a million rows."""
 
 PHASE_FILES: Final = 3
 
@@ -93,7 +96,7 @@ class _File:
     rows: int = 0
 
 
-def check_files(store: LocalStore, log: LogFacts, jobs: Sequence[FileJob]) -> Checked:
+def check_files(store: Store, log: LogFacts, jobs: Sequence[FileJob]) -> Checked:
     """Check some live files of one log; their rows are hashed together."""
     made, done, waiting = Checked(), list[_File](), list[tuple[_File, pa.RecordBatch]]()
     for job in jobs:
@@ -112,6 +115,10 @@ def check_files(store: LocalStore, log: LogFacts, jobs: Sequence[FileJob]) -> Ch
             file.error = file.error or _sentence(error)
     _hash(waiting)
     tiles = Tiles(store, log.folder, log.size)
+    wanted = dict.fromkeys(
+        at for job in jobs for low, high in job.leaves for at in range(low // TILE, high // TILE + 1)
+    )
+    store.ahead([tiles.path(0, number, tiles.width(0, number)) for number in list(wanted)[:MOST_AHEAD]])
     for file in done:
         if file.error is None and file.rows != file.job.rows:
             file.error = f"holds {file.rows} rows, committed were {file.job.rows}"
@@ -126,7 +133,7 @@ def check_files(store: LocalStore, log: LogFacts, jobs: Sequence[FileJob]) -> Ch
     return made
 
 
-def _opened(store: LocalStore, job: FileJob, made: Checked) -> Parquet | None:
+def _opened(store: Store, job: FileJob, made: Checked) -> Parquet | None:
     """Open a file whose bytes are the committed ones; others are not even looked into."""
     try:
         parquet = store.open_parquet(job.path)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from evidence.verify.commits import CommitError, parse_pack
 from evidence.verify.report import Finding
-from evidence.verify.source import LocalStore, ReadError
+from evidence.verify.source import ReadError, Store
 
 PHASE_COMMITS = 1
 
@@ -22,7 +22,7 @@ class CommitFiles:
     """Reads the commits of one log."""
 
     folder: str
-    store: LocalStore
+    store: Store
     found: Callable[[Finding], None]
     broken: bool = False
     """Whether one is missing or cannot be read."""

@@ -23,7 +23,11 @@ LEAF: Final = b"\x00"
 MOST_BYTES: Final = 256 * 1024 * 1024
 """Rows are halved until their columns hold fewer bytes: the joined text of a batch must stay below 2 GiB."""
 
+PIECE_ROWS: Final = 1024
+"""Rows that are joined at once: their text stays in the processor's cache until it is hashed."""
+
 _BITS: Final = 60
+_FEW: Final = 8  # a dictionary with so many times fewer words than there are rows is cheaper to change than to join
 
 
 @dataclass(slots=True)
@@ -31,7 +35,7 @@ class _Member:
     """One member of the object, for all rows of a batch."""
 
     name: str
-    values: Any = None  # an array of text, dictionary-encoded or not; None for an object or a constant
+    values: tuple[Any, ...] = ()  # arrays of text, dictionary-encoded or not; none for an object or a constant
     before: str = ""
     after: str = ""
     fixed: str | None = None  # the whole value, where it is the same in each row
@@ -96,8 +100,8 @@ def leaf_hashes(batch: pa.RecordBatch) -> bytes:
         half = batch.num_rows // 2
         return leaf_hashes(batch.slice(0, half)) + leaf_hashes(batch.slice(half))
     orders, parts = [], []
-    for rows, joined in _joined(batch):
-        made = _hashes(joined)
+    for rows, pieces in _joined(batch):
+        made = b"".join([_hashes(piece) for piece in pieces])
         if rows is None:
             return made
         orders.append(rows)
@@ -118,27 +122,33 @@ def canonical_rows(batch: pa.RecordBatch) -> list[bytes]:
     found: list[bytes] = [b""] * batch.num_rows
     if batch.num_rows == 0:
         return found
-    for rows, joined in _joined(batch):
+    for rows, pieces in _joined(batch):
         places = range(batch.num_rows) if rows is None else rows.to_pylist()
-        for place, text in zip(places, joined.cast(pa.binary()).to_pylist(), strict=True):
+        texts_of = (text for piece in pieces for text in piece.cast(pa.binary()).to_pylist())
+        for place, text in zip(places, texts_of, strict=True):
             found[place] = text[1:]
     return found
 
 
-def _joined(batch: pa.RecordBatch) -> Iterator[tuple[Any, Any]]:
+def _joined(batch: pa.RecordBatch) -> Iterator[tuple[Any, Iterator[Any]]]:
     patterns = _Patterns(batch.num_rows)
     columns = [(name, batch.column(index)) for index, name in enumerate(batch.schema.names)]
     members = _members(columns, patterns, 0, "")
     for pattern, rows in patterns.groups():
         parts: list[Any] = ["\x00"]
         _write(members, pattern, rows, parts)
-        count = batch.num_rows if rows is None else len(rows)
-        if len(parts) == 1:
-            yield rows, pa.array([parts[0]] * count, pa.string())
-            continue
-        scalars = [pa.scalar(part) if isinstance(part, str) else part for part in parts]
+        yield rows, _pieces(parts, batch.num_rows if rows is None else len(rows))
+
+
+def _pieces(parts: list[Any], count: int) -> Iterator[Any]:
+    if len(parts) == 1:
+        yield pa.array([parts[0]] * count, pa.string())
+        return
+    parts = [pa.scalar(part) if isinstance(part, str) else part for part in parts]
+    for begin in range(0, count, PIECE_ROWS):
+        some = [part if isinstance(part, pa.Scalar) else part.slice(begin, PIECE_ROWS) for part in parts]
         try:
-            yield rows, pc.binary_join_element_wise(*scalars, "")
+            yield pc.binary_join_element_wise(*some, "")
         except pa.ArrowInvalid as error:
             raise RowError("", f"rows that are too long to be written: {error}") from error
 
@@ -207,21 +217,30 @@ def _write(members: list[_Member], pattern: list[bool], rows: Any, parts: list[A
             _text(parts, "[]")
         else:
             _text(parts, member.before)
-            values = member.values if rows is None else member.values.take(rows)
-            if pa.types.is_dictionary(values.type):
-                lowest, highest = pc.min_max(values.indices).values()
-                if lowest == highest:
-                    _text(parts, values.dictionary[lowest.as_py()].as_py())
-                else:
-                    parts.append(values.dictionary.take(values.indices))
-            else:
-                parts.append(values)
+            for values in member.values:
+                _values(values, rows, parts)
             _text(parts, member.after)
     _text(parts, "}")
 
 
+def _values(values: Any, rows: Any, parts: list[Any]) -> None:
+    if rows is not None:
+        values = values.take(rows)
+    if not pa.types.is_dictionary(values.type):
+        parts.append(values)
+        return
+    indices, words = values.indices, values.dictionary
+    lowest, highest = pc.min_max(indices).values()
+    if lowest == highest:
+        _text(parts, words[lowest.as_py()].as_py())
+        return
+    if isinstance(parts[-1], str) and len(words) * _FEW < len(indices):
+        words = pc.binary_join_element_wise(parts.pop(), words, "")
+    parts.append(words.take(indices))
+
+
 def _text(parts: list[Any], text: str) -> None:
-    if isinstance(parts[-1], str):
+    if parts and isinstance(parts[-1], str):
         parts[-1] += text
     else:
         parts.append(text)

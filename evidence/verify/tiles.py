@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from evidence.verify.report import Finding
-from evidence.verify.source import LocalStore, MissingError, ReadError
+from evidence.verify.source import MissingError, ReadError, Store
 from evidence.verify.tree import EMPTY_ROOT, HASH, TILE, Peaks, blocks, fold, tile_path
 
 CHUNK_TILES = 256
@@ -52,7 +52,7 @@ class Folded:
 class Tiles:
     """Reads tiles of one log at one size."""
 
-    def __init__(self, store: LocalStore, folder: str, size: int) -> None:
+    def __init__(self, store: Store, folder: str, size: int) -> None:
         """Name the log and its size in leaves."""
         self.store, self.folder, self.size = store, folder, size
         self.leaves = lru_cache(maxsize=64)(self._leaves)
@@ -85,7 +85,7 @@ class Tiles:
             return None
 
 
-def fold_chunk(store: LocalStore, job: ChunkJob) -> Folded:
+def fold_chunk(store: Store, job: ChunkJob) -> Folded:
     """Fold the level 0 tiles of a chunk; runs in a worker."""
     tiles, made, peaks = Tiles(store, job.folder, job.size), Folded(), Peaks()
     begin = job.number * CHUNK_TILES
@@ -94,6 +94,7 @@ def fold_chunk(store: LocalStore, job: ChunkJob) -> Folded:
     for number, width in job.others:
         others.setdefault(number, []).append(width)
     claims: bytes | None = None
+    store.ahead([tiles.path(0, number, tiles.width(0, number)) for number in range(begin, end)])
     for number in range(begin, end):
         width, at = tiles.width(0, number), number * TILE
         try:

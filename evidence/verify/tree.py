@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import struct
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -16,7 +17,7 @@ EMPTY_ROOT: Final = hashlib.sha256(b"").digest()
 TILE: Final = 256
 """Hashes of a full tile."""
 
-_PAIR: Final = 2 * HASH
+_PAIRS: Final = struct.Struct(f"{2 * HASH}s")
 _TILE_PATH: Final = re.compile(
     r"tile/(?P<level>\d{1,2})/(?P<number>(x\d{3}/){0,6}\d{3})"
     r"(\.p/(?P<width>[1-9]\d?|1\d\d|2[0-4]\d|25[0-5]))?",
@@ -36,11 +37,9 @@ def node(left: bytes, right: bytes) -> bytes:
 
 def fold(hashes: bytes) -> bytes:
     """Give the root over a power of two of hashes, joined."""
-    sha = hashlib.sha256
+    sha, pairs = hashlib.sha256, _PAIRS.iter_unpack
     while len(hashes) > HASH:
-        hashes = b"".join(
-            [sha(b"\x01" + hashes[begin : begin + _PAIR]).digest() for begin in range(0, len(hashes), _PAIR)]
-        )
+        hashes = b"".join([sha(b"\x01" + pair).digest() for (pair,) in pairs(hashes)])
     return hashes
 
 

@@ -11,14 +11,14 @@ from typing import Final
 from evidence.verify.chain import Chain
 from evidence.verify.commits import Added, Commit
 from evidence.verify.crew import Crew
-from evidence.verify.ends import absent, ahead, keys_given, removed, statements, tiles_ahead
+from evidence.verify.ends import absent, ahead, committed, keys_given, left_over, removed, statements, tiles_ahead
 from evidence.verify.files import PHASE_FILES, Checked, FileJob, LogFacts, check_files
 from evidence.verify.lying import Lying
 from evidence.verify.notes import Note, VerifierKey, ed25519
 from evidence.verify.reading import commit_path
 from evidence.verify.report import Finding, LogSummary
 from evidence.verify.side import Since, Witnesses, snapshot
-from evidence.verify.source import LocalStore, MissingError, ReadError
+from evidence.verify.source import MissingError, ReadError, Store
 from evidence.verify.spans import Span, merged, overlaps
 from evidence.verify.stories import Stories
 from evidence.verify.tiles import Folded, Tiles, TreeCheck, fold_chunk
@@ -41,7 +41,7 @@ class LogCheck:
 
     def __init__(
         self,
-        store: LocalStore,
+        store: Store,
         folder: str,
         *,
         keys: Sequence[VerifierKey],
@@ -208,7 +208,7 @@ class LogCheck:
             elif at[0] != self.since.root:
                 self.found(self.since.contradiction(at[1]))
         tiles = Tiles(self.store, self.folder, chain.size)
-        check = TreeCheck(tiles, expected, self.lying.tiles, self.found)
+        check = TreeCheck(tiles, expected, committed(chain, self.lying), self.found)
         work = ((self.store, job) for job in check.jobs())
         for (_, job), made in self.crew.map(fold_chunk, work, pooled=chain.size > POOL_ROWS):
             check.take(job, made or Folded(broken=True))
@@ -336,6 +336,7 @@ class LogCheck:
         stories = self._stories
         where = f"logs/{self.folder}"
         self.notes.extend(tiles_ahead(self.chain, self.lying))
+        self.notes.extend(left_over(self.chain, self.lying))
         if stories.begun_before:
             self.notes.append(
                 f"{where}: {stories.begun_before:,} stories began before the log does, at offset {self.chain.coverage}"

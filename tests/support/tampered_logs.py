@@ -369,7 +369,7 @@ def a_tile_of_a_higher_level_is_changed(log: PlainLog) -> None:
 @case("tile", "differs from the committed hashes")
 def an_old_partial_tile_says_something_else(log: PlainLog) -> None:
     """A tile that should be gone lies there and differs."""
-    log.write(log.home / "tile/0/000.p/12", bytes(12 * 32))
+    log.write(log.home / "tile/0/000.p/80", bytes(80 * 32))  # of an earlier commit
 
 
 @case("snapshot", "does not list")

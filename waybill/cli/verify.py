@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
@@ -65,7 +64,8 @@ def verify(
     """
     settings = resolve(home=home)
     from evidence.verify import check  # noqa: PLC0415 - `--help` needs none of it
-    from waybill.cli.stores import copied, is_local, own_keys, read_key, store_files  # noqa: PLC0415 - the same
+    from waybill.cli.places import BucketPlace  # noqa: PLC0415 - the same
+    from waybill.cli.stores import is_local, own_keys, read_key, store_files  # noqa: PLC0415 - the same
 
     keys = [read_key(text) for text in key] if key else own_keys(settings)
     if not key:
@@ -89,8 +89,9 @@ def verify(
     }
     files = store_files(settings, store)
     try:
-        with tempfile.TemporaryDirectory(prefix="waybill-verify-") as scratch, _Bar() as bar:
-            place = files.url("") if is_local(files) else str(copied(files, Path(scratch), bar.copied))
+        url = files.url("")
+        place = url if is_local(files) else BucketPlace(url, settings.evidence_s3.access())
+        with _Bar() as bar:
             report = check.verify(place, keys, progress=bar.checked, **options)
     except check.UsageError as error:
         raise ConfigError(str(error)) from None
@@ -138,10 +139,6 @@ class _Bar:
 
     def __exit__(self, *exc: object) -> None:
         self._progress.stop()
-
-    def copied(self, done: int, total: int) -> None:
-        """So many bytes are here."""
-        self._show("copying", done, total)
 
     def checked(self, progress: Any) -> None:
         """So many rows are checked."""

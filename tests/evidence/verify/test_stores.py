@@ -499,14 +499,17 @@ def test_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
     # Background jobs of a shell ignore Ctrl-C; a program that is started there has to be told otherwise.
     code = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from evidence.verify.__main__ import main; sys.exit(main(sys.argv[1:]))"
+        "from evidence.verify.__main__ import main\n"
+        "print('loaded', file=sys.stderr, flush=True); sys.exit(main(sys.argv[1:]))"
     )
     started = subprocess.Popen(
         [sys.executable, "-c", code, log.root, "--key", OWN.verifier],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    time.sleep(1.0)
+    assert started.stderr is not None
+    assert started.stderr.readline() == b"loaded\n"
+    time.sleep(0.5)
     started.send_signal(signal.SIGINT)
     out, said = started.communicate(timeout=30)
     assert (started.returncode, out) == (130, b"")
