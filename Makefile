@@ -31,10 +31,10 @@ triton: ## make Triton's environment anew
 	@tools/environment.sh triton
 
 test: install ## run the test suite
-	@$(PYTEST) -q -m "not soak" -n 2 --dist loadfile
+	@$(PYTEST) -q -m "not soak" -n 2 --dist loadfile --no-loadscope-reorder
 
 check: install lint types contracts ## what CI runs: lint, types, import contracts, tests
-	@$(PYTEST) -q -m "not soak" -n 2 --dist loadfile
+	@$(PYTEST) -q -m "not soak" -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: install
 	@$(BIN)/ruff check .

@@ -201,7 +201,7 @@ class Settings(BaseSettings):
     max_hosted: int = Field(default=256, ge=1, le=10_000)
     """Requests to hosted providers that one worker has in flight."""
     drain_seconds: float = Field(default=20.0, ge=0, le=600)
-    """How long requests in flight get to end when a worker stops."""
+    """How long requests in flight get to end when a worker stops or gives partitions back; then they are in doubt."""
     freshness_seconds: float = Field(default=5.0, ge=0.5, le=3600)
     """How old evidence may be at most before it can be queried."""
     idle_seconds: float = Field(default=60.0, ge=1, le=86_400)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from evidence.errors import ConfigError
+from evidence.errors import ConfigError, StoreError
 from evidence.files.seam import checked
 from evidence.hosts import is_this_machine
 
@@ -72,10 +72,23 @@ def checked_place(url: str) -> tuple[str, str]:
     """
     parts = urlsplit(url)
     prefix = parts.path.strip("/")
-    if parts.scheme != "s3" or not _BUCKET.fullmatch(parts.netloc) or parts.query or parts.fragment:
-        raise ConfigError(f"{parts.scheme}://{parts.hostname or ''}…: write s3://BUCKET/PREFIX, and nothing else in it")
+    if parts.scheme != "s3":
+        raise ConfigError(f"{parts.scheme}://…: evidence lies in a folder or at s3://BUCKET/PREFIX, and nowhere else")
+    if "@" in parts.netloc or parts.query or parts.fragment:  # what is shown of it must hold no credential
+        raise ConfigError(f"s3://{parts.hostname or ''}…: write s3://BUCKET/PREFIX, and nothing else in it")
+    if not _BUCKET.fullmatch(parts.netloc) or ".." in parts.netloc:
+        raise ConfigError(
+            f"s3://{parts.netloc[:80]}…: {parts.netloc[:80]!r} is no bucket's name; that is 3 to 63 lower-case "
+            "letters, digits, hyphens and dots, with a letter or a digit at both ends and no two dots in a row"
+        )
     if prefix:
-        checked(prefix)
+        try:
+            checked(prefix)
+        except StoreError:
+            raise ConfigError(
+                f"s3://{parts.netloc}/…: the prefix {prefix[:80]!r} cannot be used: write names with single slashes "
+                "between them, and neither `.` nor `..`"
+            ) from None
     return parts.netloc, prefix
 
 

@@ -41,6 +41,8 @@ def open_files(place: str | Path, access: BucketAccess = BucketAccess()) -> File
         ConfigError: the place or the access is wrong.
     """
     if isinstance(place, Path) or "://" not in place:
+        if str(place).startswith("s3:"):
+            raise ConfigError(f"{place}: a bucket is written s3://BUCKET/PREFIX, with two slashes")
         return LocalFiles(Path(place))
     if place.startswith("file://"):
         raise ConfigError(f"{place}: write a folder's path as it is, or s3://BUCKET/PREFIX")

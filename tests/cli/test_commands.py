@@ -145,13 +145,15 @@ def commands(command: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
 
 
 def test_sql_answers_without_a_broker_or_evidence(tmp_path: Path):
-    """Questions need nothing but the folder, which may be empty."""
+    """Questions need nothing but the store's folder, which may be empty."""
+    (tmp_path / "evidence").mkdir()
     done = waybill("sql", "select count(*) as n from events", "--format", "json", "--home", str(tmp_path))
     assert (done.returncode, json.loads(done.stdout)) == (0, [{"n": 0}])
 
 
 def test_sql_that_writes_is_refused(tmp_path: Path):
     """Evidence is read-only from the command line too."""
+    (tmp_path / "evidence").mkdir()
     assert "read-only" in told(waybill("sql", "drop view events", "--home", str(tmp_path)), 1)
 
 
@@ -164,4 +166,5 @@ def test_ask_lists_the_questions(tmp_path: Path):
 
 def test_trace_of_an_unknown_request_says_so(tmp_path: Path):
     """A request that evidence does not know is exit code 1 with what that can mean."""
+    (tmp_path / "evidence").mkdir()
     assert "holds nothing of some-id" in told(waybill("trace", "some-id", "--home", str(tmp_path)), 1)

@@ -13,7 +13,7 @@ import pytest
 from file_paths import COMMIT, TILE, paths
 from s3_fixtures import ACCESS_KEY, SECRET_KEY
 
-from evidence.errors import ConfigError, StoreError, UnavailableError
+from evidence.errors import ConfigError, UnavailableError
 from evidence.files.access import CredentialsFile
 from evidence.files.local import LocalFiles
 from evidence.files.places import BucketAccess, open_files
@@ -212,8 +212,30 @@ def test_a_part_that_fails_is_an_error_of_the_file(bucket, meddler):
 )
 def test_a_wrong_url_is_a_wrong_setting(url):
     """What is no place in a bucket is refused before anything is sent."""
-    with pytest.raises((ConfigError, StoreError)):
+    with pytest.raises(ConfigError):
         S3Files(url)
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ("s3://My_Bucket/x", r"'My_Bucket' is no bucket's name; that is 3 to 63 lower-case letters"),
+        ("s3://ab/x", r"'ab' is no bucket's name"),
+        ("s3://a..b/x", r"'a..b' is no bucket's name"),
+        ("s3:///x", r"'' is no bucket's name"),
+        ("s3://bucket/../x", r"the prefix '../x' cannot be used"),
+        ("s3://bucket/a//b", r"the prefix 'a//b' cannot be used"),
+        ("s3:/bucket/x", r"with two slashes"),
+        ("gs://bucket/x", r"^gs://…: evidence lies in a folder or at s3://BUCKET/PREFIX"),
+        ("s3://me:hidden@bucket/x", r"^s3://bucket…: write s3://BUCKET/PREFIX, and nothing else in it"),
+    ],
+)
+def test_a_bad_name_of_a_bucket_is_told_in_one_sentence(place, told):
+    """The error says which part is wrong and what is right, in one line and without a credential."""
+    with pytest.raises(ConfigError, match=told) as caught:
+        open_files(place)
+    assert "\n" not in str(caught.value)
+    assert "hidden" not in str(caught.value)
 
 
 def test_an_endpoint_is_encrypted_unless_it_is_this_machine(monkeypatch):

@@ -23,6 +23,9 @@ from streams.brokers.noida import DevelopmentBroker
 KAFKA_CACHE = Path(__file__).resolve().parents[2] / ".cache" / "kafka"
 """Where the jars lie between test runs (git-ignored)."""
 
+# Brokers of tests live for seconds: what the second compiler would do for them costs more than it gives back.
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
+
 
 def unique_prefix(name: str = "t") -> str:
     """A prefix for topics, groups and transactional ids, so that tests share a broker; ends with a dot."""

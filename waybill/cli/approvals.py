@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import orjson
 import typer
-from pydantic import ValidationError
 from rich.table import Table
 
 from evidence.errors import ConfigError, RecordError
@@ -17,11 +16,11 @@ from waybill.cli.interrupts import listen
 from waybill.cli.options import Home, Kafka, out, resolve, tell
 from waybill.cli.retention import masked, who
 from waybill.cli.tokens import read_token
-from waybill.settings import Settings
 
 if TYPE_CHECKING:
     from streams.approvals import ApprovalVerdict
     from waybill.cli.answering import Item
+    from waybill.settings import Settings
 
 app = typer.Typer(help="See what waits for a person, and answer it.", no_args_is_help=True)
 
@@ -209,7 +208,9 @@ def _verdict(
     override: bool,
     now: datetime,
 ) -> ApprovalVerdict:
-    from streams.approvals import ApprovalVerdict  # noqa: PLC0415 - `--help` needs none of it
+    from pydantic import ValidationError  # noqa: PLC0415 - `--help` needs none of it
+
+    from streams.approvals import ApprovalVerdict  # noqa: PLC0415 - the same
 
     try:
         return ApprovalVerdict(

@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import orjson
 import typer
-from pydantic import ValidationError
 from rich.table import Table
 
 from evidence.errors import ConfigError, RecordError
 from waybill.cli.interrupts import listen
 from waybill.cli.options import Home, Kafka, out, resolve
 from waybill.cli.retention import who
-from waybill.settings import Settings
 
 if TYPE_CHECKING:
     from streams.consent import ConsentEntry, ConsentTable, Scope
+    from waybill.settings import Settings
 
 app = typer.Typer(help="Say and see what people allow, by subject and purpose.", no_args_is_help=True)
 
@@ -211,7 +210,9 @@ def _entry(
     by: str | None,
     now: datetime,
 ) -> ConsentEntry:
-    from streams.consent import ConsentEntry  # noqa: PLC0415 - `--help` needs none of it
+    from pydantic import ValidationError  # noqa: PLC0415 - `--help` needs none of it
+
+    from streams.consent import ConsentEntry  # noqa: PLC0415 - the same
 
     try:
         return ConsentEntry(

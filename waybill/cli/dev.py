@@ -18,7 +18,6 @@ import typer
 from evidence.errors import ConfigError
 from waybill.cli.interrupts import listen
 from waybill.cli.options import Home, command, out
-from waybill.settings import load
 
 if TYPE_CHECKING:
     from waybill.cli.lines import Line
@@ -61,6 +60,8 @@ def dev(
     """
     if until_done and requests is None:
         raise ConfigError("--until-done waits for requests: give --requests FILE.jsonl too")
+    from waybill.settings import load  # noqa: PLC0415 - `--help` needs none of it
+
     settings = load(home=home, kafka=kafka)
     own = None if "kafka" in settings.model_fields_set else broker
     # Files are read before anything is started: what is wrong in them is told at once.

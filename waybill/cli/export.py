@@ -17,12 +17,10 @@ from rich.table import Table
 
 from evidence.errors import ConfigError
 from evidence.hosts import is_this_machine
-from evidence.records import EventType
 from waybill.cli.federated import SitesFile, read_sites
 from waybill.cli.interrupts import listen
 from waybill.cli.options import Home, Kafka, out, resolve
 from waybill.cli.retention import Actor, who
-from waybill.settings import Settings
 
 if TYPE_CHECKING:
     from evidence.federation.export import Exporter, Plan
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
     from policy.export_terms import ExportWaybill
     from policy.labels import Encryption, Labels
     from policy.sites import Grant
+    from waybill.settings import Settings
 
 _ENDPOINTS: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
@@ -195,7 +194,8 @@ def _sources(plan: Plan) -> tuple[object, ...]:
 
 async def _say(settings: Settings, actor: str, terms: ExportWaybill, plan: Plan, now: datetime) -> None:
     """Write evidence of what is about to leave; it is durable when this returns."""
-    from streams.operator import Deed  # noqa: PLC0415 - `--help` needs none of it
+    from evidence.records import EventType  # noqa: PLC0415 - `--help` needs none of it
+    from streams.operator import Deed  # noqa: PLC0415 - the same
     from streams.operator import tell as say  # noqa: PLC0415 - the same
 
     content = {

@@ -15,7 +15,6 @@ import typer
 
 from evidence.errors import ConfigError, UnavailableError
 from waybill.cli.options import out, tell
-from waybill.settings import Settings
 
 if TYPE_CHECKING:
     from policy.labels import Labels
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from queries.database import Evidence, Result
     from queries.federated import SiteState
     from queries.render import Format
+    from waybill.settings import Settings
 
 DEFAULT: Final = Path("config/sites.yaml")
 """Where the sites are described unless told otherwise."""
@@ -93,7 +93,7 @@ def asked(settings: Settings, reach: Reach) -> Iterator[Asked]:
     """Open the evidence that a question goes to, and tell of sites that are missing or too old.
 
     Raises:
-        ConfigError: the flags do not belong together, or the sites are wrong.
+        ConfigError: the flags do not belong together, the sites are wrong, or nothing was ever stored here.
         UnavailableError: a site is missing or too old, and that is to be an error.
         OtherSite: a site's file holds rows of another site.
     """
@@ -101,9 +101,12 @@ def asked(settings: Settings, reach: Reach) -> Iterator[Asked]:
     from evidence.files.places import open_files  # noqa: PLC0415 - `--help` needs none of it
     from queries.database import Evidence  # noqa: PLC0415 - the same
     from queries.federated import FederatedEvidence, Remote, SiteState  # noqa: PLC0415 - the same
+    from waybill.cli.stores import check_there  # noqa: PLC0415 - the same
 
     if not reach.federated:
-        with Evidence(settings.evidence_files()) as evidence:
+        files = settings.evidence_files()
+        check_there(files)
+        with Evidence(files) as evidence:
             yield Asked(evidence)
         return
     sites = read_sites(reach.file or settings.sites, None)

@@ -12,14 +12,14 @@ import typer
 from rich.table import Table
 
 from evidence.errors import ConfigError, UnavailableError
-from evidence.records import EventType
 from waybill.cli.interrupts import listen
 from waybill.cli.options import Home, Kafka, out, resolve, tell
 from waybill.cli.retention import Reason, hold_book, masked, opened, who
-from waybill.settings import Settings
 
 if TYPE_CHECKING:
+    from evidence.records import EventType
     from policy.holds import Hold
+    from waybill.settings import Settings
 
 app = typer.Typer(help="Keep what a court or an inquiry needs, whatever retention says.", no_args_is_help=True)
 
@@ -110,7 +110,8 @@ def release(
     Example: `waybill hold release 3f2a91c04b7d --reason "the case is closed"`
     """
     settings = resolve(home=home, kafka=kafka)
-    from policy.holds import Release  # noqa: PLC0415 - `--help` needs none of it
+    from evidence.records import EventType  # noqa: PLC0415 - `--help` needs none of it
+    from policy.holds import Release  # noqa: PLC0415 - the same
 
     actor, why = who(by, "--as"), masked(reason)
     book = hold_book(settings)
@@ -130,6 +131,8 @@ def release(
 
 def _tell_placed(settings: Settings) -> None:
     """Write evidence of every hold that evidence does not have yet."""
+    from evidence.records import EventType  # noqa: PLC0415 - `--help` needs none of it
+
     book = hold_book(settings)
     for hold in book.all():
         if hold.told:

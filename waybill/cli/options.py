@@ -6,13 +6,13 @@ import shlex
 import sys
 from pathlib import Path
 from shutil import which
-from typing import Annotated, Any, Final, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Final, TextIO
 
 import typer
 from rich.console import Console
 
-from waybill import dev_run
-from waybill.settings import Settings, load
+if TYPE_CHECKING:
+    from waybill.settings import Settings
 
 Home = Annotated[
     Path | None,
@@ -47,6 +47,9 @@ def resolve(*, home: Path | None = None, kafka: str | None = None, **flags: Any)
     Raises:
         ConfigError: a setting is unknown or wrong.
     """
+    from waybill import dev_run  # noqa: PLC0415 - `--help` needs none of it
+    from waybill.settings import load  # noqa: PLC0415 - the same
+
     settings = load(home=home, kafka=kafka, **flags)
     if "kafka" in settings.model_fields_set:
         return settings

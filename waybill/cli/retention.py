@@ -13,10 +13,8 @@ import typer
 from rich.table import Table
 
 from evidence.errors import ConfigError, UnavailableError
-from evidence.records import EventType
 from waybill.cli.interrupts import listen
 from waybill.cli.options import Home, Kafka, out, resolve, tell
-from waybill.settings import Settings
 
 if TYPE_CHECKING:
     from policy.holds import HoldBook
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
     from policy.vault.keys import KeyInfo
     from policy.vault.sealing import Vault
     from policy.vault.store import Destruction, VaultStore
+    from waybill.settings import Settings
 
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept in evidence.")]
 Actor = Annotated[
@@ -64,7 +63,7 @@ def run(
         _print_plan(sweep.due(vault, store, moment), store.groups(moment))
         return
     if not vault.ring.folder.is_dir():
-        out.print("there is no vault yet: nothing is kept")
+        out.print(f"there is no vault yet at {vault.ring.folder}: nothing is kept, so nothing is due", markup=False)
         return
     listen()
     # Two runs at once would do the same things, and tell them twice.
@@ -72,7 +71,11 @@ def run(
         swept = sweep.sweep(vault, store, now=moment, new_id=lambda: uuid4().hex, holds=holds)
         _tell(settings, store, swept.destroyed, who(actor), clock)
         erased = carry_out(settings, store, moment)
-    out.print(f"removed {swept.removed} objects and destroyed {len(swept.destroyed)} keys; evidence has each key")
+    if not (swept.removed or swept.destroyed or erased):
+        out.print("nothing was due: no object has reached its maximum, and no key its end")
+        return
+    if swept.removed or swept.destroyed:
+        out.print(f"removed {swept.removed} objects and destroyed {len(swept.destroyed)} keys; evidence has each key")
     if erased:
         out.print(f"erased {erased} payloads of people who had asked for it")
 
@@ -149,7 +152,8 @@ def carry_out(settings: Settings, store: VaultStore, now: datetime) -> int:
         ConfigError: the retention rules cannot be used.
         UnavailableError: the disk does not let us, or evidence could not be written; run it again.
     """
-    from policy.vault import erasure as erasing  # noqa: PLC0415 - `--help` needs none of it
+    from evidence.records import EventType  # noqa: PLC0415 - `--help` needs none of it
+    from policy.vault import erasure as erasing  # noqa: PLC0415 - the same
     from streams.operator import Deed  # noqa: PLC0415 - the same
     from waybill.cli.telling import Untold, tell_once  # noqa: PLC0415 - the same
 
@@ -212,7 +216,8 @@ def masked(text: str) -> str:
 
 def _tell(settings: Settings, store: VaultStore, done: Sequence[Destruction], actor: str, now: datetime) -> None:
     """Write evidence of what is destroyed, once."""
-    from policy.vault import sweep  # noqa: PLC0415 - `--help` needs none of it
+    from evidence.records import EventType  # noqa: PLC0415 - `--help` needs none of it
+    from policy.vault import sweep  # noqa: PLC0415 - the same
     from streams.operator import Deed  # noqa: PLC0415 - the same
     from waybill.cli.telling import NotTold, Untold, tell_once  # noqa: PLC0415 - the same
 

@@ -13,15 +13,14 @@ import orjson
 import typer
 
 from evidence.errors import ConfigError, RecordError
-from evidence.records import EventType
 from waybill.cli.interrupts import listen
 from waybill.cli.options import Home, Kafka, err, out, resolve, tell
 from waybill.cli.retention import Actor, Reason, hold_book, masked, opened, who
-from waybill.settings import Settings
 
 if TYPE_CHECKING:
     from policy.retention import Kind
     from policy.vault.store import SealedObject
+    from waybill.settings import Settings
 
 
 def reveal(
@@ -145,7 +144,8 @@ async def _say(
     settings: Settings, item: SealedObject, actor: str, why: str, counts: Sequence[tuple[str, int]], what: str
 ) -> None:
     """Write evidence of what is about to be shown; it is durable when this returns."""
-    from streams.operator import Deed  # noqa: PLC0415 - `--help` needs none of it
+    from evidence.records import EventType  # noqa: PLC0415 - `--help` needs none of it
+    from streams.operator import Deed  # noqa: PLC0415 - the same
     from streams.operator import tell as say  # noqa: PLC0415 - the same
 
     content = {"reason": why, "intake": item.intake_id, "shown": what, "placeholders": dict(counts)}

@@ -29,6 +29,21 @@ def store_files(settings: Settings, named: str | None = None) -> Files:
     return files
 
 
+def check_there(files: Files) -> None:
+    """See that something was stored here once: else no rows would look like an answer. A store without rows will do.
+
+    Raises:
+        ConfigError: nothing was.
+        UnavailableError: the place cannot be read.
+    """
+    there = files.root.is_dir() if isinstance(files, LocalFiles) else logs(files)
+    if not there:
+        raise ConfigError(
+            f"there is no evidence at {files.url('')}: no worker has stored any yet, or it is of another home; name "
+            "the --home of a run"
+        )
+
+
 def is_local(files: Files) -> bool:
     """Tell whether a store lies in a folder of this machine."""
     return isinstance(files, LocalFiles)

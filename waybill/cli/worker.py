@@ -13,7 +13,6 @@ import typer
 from evidence.errors import ConfigError
 from waybill.cli.interrupts import listen
 from waybill.cli.options import Home, Kafka
-from waybill.settings import load
 
 _QUIET: Final = ("aiokafka", "faust", "mode", "kafka", "asyncio", "opentelemetry", "streams.app")
 """Libraries that tell of ordinary life at INFO, and the services that log as they do."""
@@ -37,6 +36,8 @@ def worker(
 
     Example: `waybill worker --kafka kafka:9092 --stages admission,dispatch`
     """
+    from waybill.settings import load  # noqa: PLC0415 - `--help` needs none of it
+
     settings = load(home=home, kafka=kafka, routes=routes, web_port=web_port)
     _log_to_stderr()
     # Not before here: what the stages need takes a second to load, and `--help` needs none of it.

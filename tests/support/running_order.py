@@ -1,0 +1,58 @@
+"""In which order files are run: long ones first, so that at the end no worker is left alone with one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Protocol, TypeVar
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+
+LONG: Final = (
+    "e2e/test_broker_faults.py",
+    "e2e/test_dev_ends.py",
+    "e2e/test_kill_worker.py",
+    "evidence/test_federation.py",
+    "pipeline/test_approvals_on_kafka.py",
+    "policy/test_names.py",
+    "brokers/test_apache_kafka.py",
+    "e2e/test_user_instructions.py",
+    "policy/test_bad_files.py",
+    "cli/test_prove.py",
+    "dashboards/test_dashboard_over_a_run.py",
+    "evidence/test_faults.py",
+    "inference/test_triton_backend.py",
+    "evidence/test_pack.py",
+    "cli/test_commands.py",
+    "streams/test_sink.py",
+    "pipeline/test_stages_on_kafka.py",
+    "e2e/test_intent_before_call.py",
+    "e2e/test_stop_while_starting.py",
+    "policy/test_properties.py",
+    "e2e/test_dev_whole_way.py",
+    "contract/test_backend_contract.py",
+    "pipeline/test_consent_on_kafka.py",
+    "e2e/test_policy_moves.py",
+    "evidence/test_rows.py",
+    "cli/test_erase.py",
+    "cli/test_approvals.py",
+    "e2e/test_no_leak.py",
+    "streams/test_routing.py",
+)
+"""Files of more than about ten seconds, below `tests`, the longest first."""
+
+_PLACE: Final = {ROOT / "tests" / name: number for number, name in enumerate(LONG)}
+
+
+class Placed(Protocol):
+    """A test, as far as the order looks at it."""
+
+    path: Path
+
+
+Test = TypeVar("Test", bound=Placed)
+
+
+def in_order(items: Sequence[Test]) -> list[Test]:
+    """Give the tests with those of long files first; otherwise in the order they are in."""
+    return sorted(items, key=lambda item: _PLACE.get(item.path, len(LONG)))
