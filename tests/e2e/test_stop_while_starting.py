@@ -43,6 +43,7 @@ async def test_workers_end_whenever_they_are_told_to(kafka, prefix, tmp_path):
 
 
 @pytest.mark.kafka
+@pytest.mark.timeout(420)  # a name that could not be taken back in time ends with its session and the group's patience
 async def test_workers_end_while_their_groups_wait_for_another(kafka, prefix, tmp_path):
     """A worker that stands still keeps every group waiting for a minute; one that starts then ends all the same."""
     async with running_pipeline(tmp_path, kafka, prefix, WAYBILL_KAFKA_SESSION_MS="60000") as pipeline:
@@ -57,6 +58,6 @@ async def test_workers_end_while_their_groups_wait_for_another(kafka, prefix, tm
         finally:
             os.killpg(stands.pid, signal.SIGCONT)
         await pipeline.send_all([request("goes-on", "Say hello.")])
-        await pipeline.until_answered(180)  # a name that could not be taken back in time ends with its session
+        await pipeline.until_answered(300)
         outcomes = await pipeline.check(outcomes={"completed"})
         assert outcomes["completed"] == 1
