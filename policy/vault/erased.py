@@ -56,8 +56,17 @@ class ErasedPeople:
         found = self._read(tenant, subject)
         return found[1] if found else None
 
-    def close(self, tenant: str, subject: str, erasure: str, clock: Callable[[], datetime]) -> bool:
-        """Note that a person is erased from now on; False where this erasure has noted it before.
+    def moment(self, tenant: str, subject: str, erasure: str, asked: datetime) -> datetime | None:
+        """Say since when an erasure counts for a person; None where it does not, as it was last asked for, yet.
+
+        Raises:
+            UnavailableError: the disk does not say.
+        """
+        found = self._read(tenant, subject)
+        return found[1] if found and found[0] == erasure and asked <= found[1] != EVERYTHING else None
+
+    def close(self, tenant: str, subject: str, erasure: str, clock: Callable[[], datetime]) -> None:
+        """Note that a person is erased from now on.
 
         Two steps: first everything that they ever asked counts as erased, and then all that came before this moment.
         So whoever did not see the first step has asked for the time before it, and lies before the moment too.
@@ -69,19 +78,17 @@ class ErasedPeople:
             clock: gives the time, in UTC.
 
         Raises:
+            ConfigError: the vault is another user's, whose workers could not read it.
             UnavailableError: the disk does not let us; do it again.
         """
-        before = self._read(tenant, subject)
-        if before is not None and before[0] == erasure and before[1] != EVERYTHING:
-            return False
         path = Path(self._path(tenant, subject))
         try:
+            vault_files.check_ours(self.folder.parent, self.folder)
             vault_files.make_folder(self._files, self.folder)
             vault_files.replace(self._files, path, _text(erasure, None))
             vault_files.replace(self._files, path, _text(erasure, clock()))
         except OSError as error:
             raise UnavailableError(f"{self.folder} cannot be written: {error.strerror}") from error
-        return True
 
     def _read(self, tenant: str, subject: str) -> tuple[str | None, datetime] | None:
         # Plain functions of `os`: a path object would take longer than all the rest.

@@ -24,6 +24,7 @@ import orjson
 
 from policy.holds import Hold, Holds
 from policy.retention import Kept, RetentionRules
+from policy.vault.files import check_ours
 from policy.vault.store import VaultStore, moment_of, stamp
 
 _MOST: Final = 6
@@ -158,17 +159,44 @@ class Erasures:
     def ask(self, erasure: Erasure) -> Erasure:
         """Note that erasure was asked for; where it was before and is not carried out, give that request.
 
+        Where that one waits, it reaches from now on what was asked since, too.
+
         Raises:
+            ConfigError: the vault is another user's, whose workers could not read what is written.
             VaultError: the store is damaged.
             UnavailableError: the disk does not let us.
         """
+        check_ours(self._store.people.folder.parent)
         with self._store.database.transaction(make=True) as database:
             database.execute(
-                "INSERT INTO erasures VALUES (?, ?, ?, ?, ?, ?, 0, 0) ON CONFLICT (tenant, subject) DO NOTHING",
+                "INSERT INTO erasures VALUES (?, ?, ?, ?, ?, ?, 0, 0) ON CONFLICT (tenant, subject) "
+                "DO UPDATE SET asked = max(asked, excluded.asked) WHERE told",
                 (erasure.id, erasure.tenant, erasure.subject, erasure.reason, erasure.actor, stamp(erasure.asked)),
             )
             wanted = "SELECT * FROM erasures WHERE tenant = ? AND subject = ?"
             return _erasure(database.execute(wanted, (erasure.tenant, erasure.subject)).fetchone())
+
+    def again(self, tenant: str, subject: str, asked: datetime) -> Erasure | None:
+        """Let a request that is begun reach what was asked since, of which nothing is kept; give it.
+
+        It may be one that is done and not told yet. None where there is none.
+
+        Raises:
+            VaultError: the store is damaged.
+            UnavailableError: the disk does not let us.
+        """
+        with self._store.database.transaction() as database:
+            database.execute(
+                "INSERT INTO erasures SELECT erasure, tenant, subject, reason, actor, ?, 1, 1 FROM erasure_steps "
+                "WHERE tenant = ? AND subject = ? AND NOT told ORDER BY decided DESC LIMIT 1 ON CONFLICT DO NOTHING",
+                (stamp(asked), tenant, subject),
+            )
+            found = database.execute(
+                "UPDATE erasures SET asked = CASE WHEN told THEN max(asked, ?) ELSE asked END "
+                "WHERE tenant = ? AND subject = ? RETURNING *",
+                (stamp(asked), tenant, subject),
+            ).fetchall()
+            return _erasure(found[0]) if found else None
 
     def open(self) -> tuple[Erasure, ...]:
         """Give the requests that are not carried out as a whole, the oldest first.
@@ -215,7 +243,8 @@ class Erasures:
     ) -> Verdict:
         """Decide what of a person goes now: from here on nobody can hold it. A request that is done is closed.
 
-        What is under way about them ends too (`ErasedPeople`), unless they are held.
+        What is under way about them ends too (`ErasedPeople`), unless they are held. Done again for what had to wait,
+        it leaves alone what the person asked after the first time.
 
         Args:
             erasure: the request.
@@ -230,15 +259,20 @@ class Erasures:
             UnavailableError: the disk does not let us; nothing is decided.
         """
         with self._store.database.transaction(make=True) as database:
-            rows = database.execute(_OBJECTS, (erasure.tenant, erasure.subject)).fetchall()
-            items = [_kept(row, erasure.tenant, erasure.subject) for row in rows]
-            verdict = _verdict(items, now, holds(), rules, person=(erasure.tenant, erasure.subject))
+            person, people = (erasure.tenant, erasure.subject), self._store.people
+            since = people.moment(*person, erasure.id, erasure.asked)
+            items = [_kept(row, *person) for row in database.execute(_OBJECTS, person).fetchall()]
+            # What was kept since, was asked since: `VaultStore` keeps nothing else.
+            items = [item for item in items if since is None or item.created <= since]
+            verdict = _verdict(items, now, holds(), rules, person=person)
             if verdict.held:
                 return verdict
-            # Within the transaction: whoever keeps something does so before it, and it is found here, or after it,
-            # and knows of this.
-            self._store.people.close(erasure.tenant, erasure.subject, erasure.id, self._clock)
-            if verdict.goes or not verdict.waits:  # where nothing is there, its end is told all the same
+            if since is None:
+                # Within the transaction: whoever keeps something does so before it, and it is found here, or after it,
+                # and knows of this.
+                people.close(*person, erasure.id, self._clock)
+            untold = database.execute(_UNTOLD, (erasure.id,)).fetchone()
+            if verdict.goes or not (verdict.waits or untold):  # where nothing is there, its end is told all the same
                 step = new_id()
                 database.execute(
                     "INSERT INTO erasure_steps VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0)",
@@ -397,6 +431,7 @@ def _largest_first(counted: tuple[str, int]) -> tuple[int, str]:
     return -counted[1], counted[0]
 
 
+_UNTOLD: Final = "SELECT 1 FROM erasure_steps WHERE erasure = ? AND NOT told"
 _OBJECTS: Final = (
     "SELECT kind, intake_id, request_id, class, purpose, created, keep_until_min, keep_until_max FROM objects "
     "WHERE tenant = ? AND subject = ? ORDER BY created, intake_id, kind"

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from evidence.errors import ConfigError
+
 TEMPORARY: Final = ".new-"
 """How a file begins that has not got its name yet; one that a killed process left is removed by the next writer."""
 
@@ -56,6 +58,19 @@ class Files:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def check_ours(*paths: Path) -> None:
+    """See that files and folders are of the user that runs this: workers could not read what another one writes there.
+
+    Raises:
+        ConfigError: one of them, that is there, belongs to somebody else.
+    """
+    for path in paths:
+        if path.exists() and path.stat().st_uid != os.geteuid():
+            raise ConfigError(
+                f"{path} belongs to another user, whose workers could not read what you write: run this as that user"
+            )
 
 
 def make_folder(files: Files, folder: Path) -> None:

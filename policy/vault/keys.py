@@ -19,7 +19,7 @@ import re
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -148,7 +148,7 @@ class Loaded:
 
     masters: MasterKeys
     """Wraps and unwraps."""
-    hashing: bytes
+    hashing: bytes = field(repr=False)
     """What keyed hashes are derived from."""
 
 
@@ -193,7 +193,7 @@ class KeyRing:
     def refresh(self) -> None:
         """Take up a master key that was rotated; where it cannot be read now, the one in memory stays in use."""
         if self._loaded is not None:
-            with suppress(ConfigError, UnavailableError):  # whoever needs the key itself is told
+            with suppress(ConfigError, UnavailableError, VaultError):  # whoever needs the key itself is told
                 self._loaded = self.load()
 
     def load(self) -> Loaded:
@@ -259,7 +259,7 @@ class KeyRing:
         with on_disk("make", path), self.held():
             if not path.exists():
                 self._refuse_destroyed(key)
-                self._loaded = self.load()
+                self._loaded = self._anew()
                 vault_files.make_folder(self.files, path.parent)
                 self.sweep(path.parent)
                 plain = secrets.token_bytes(KEY_BYTES)
@@ -278,7 +278,7 @@ class KeyRing:
         path = self.path(key)
         for attempt in range(_TRIES):
             if attempt and self._loaded is not None:
-                self._loaded = self.load()
+                self._loaded = self._anew()
             masters = self._known().masters
             tenant, text = self._wrapped(key, path)
             found = masters.unwrap(text, bound(tenant, key))
@@ -407,6 +407,17 @@ class KeyRing:
                     self._make_master(self.key_file)
             self._loaded = self.load()
         return self._loaded
+
+    def _anew(self) -> Loaded:
+        """Read the master key again, in a process that could read it: where it cannot now, somebody may be editing it.
+
+        Raises:
+            UnavailableError: it is missing or malformed just now, or the disk does not let us.
+        """
+        try:
+            return self.load()
+        except ConfigError as error:
+            raise UnavailableError(str(error)) from error
 
     def _make_master(self, path: Path) -> None:
         with self.held():

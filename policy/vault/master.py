@@ -14,6 +14,7 @@ import os
 import secrets
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -28,6 +29,8 @@ KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12
 _MOST: Final = 8
 _READ: Final = 4096
+_TRIES: Final = 20
+"""Times that a file is read which is replaced all the time."""
 
 
 class MasterKeys:
@@ -86,19 +89,11 @@ def read(path: Path) -> MasterKeys:
         ConfigError: it is missing, malformed, or readable by others than its owner.
         OSError: the disk does not let us.
     """
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        raise ConfigError(
-            f"there is no master key {path}: mount it, or make one with `head -c 32 /dev/urandom | base64 > FILE` and "
-            "`chmod 600 FILE`"
-        ) from None
-    with os.fdopen(descriptor, "rb") as file:
-        mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
-        if mode & 0o077:
-            raise ConfigError(f"others may read the master key {path} (mode {mode:04o}): run `chmod 600 {path}`")
-        lines = file.read(_READ).split()
-    keys = [_key(line) for line in lines]
+    for _ in range(_TRIES):
+        content, current = _content(path)
+        if current:
+            break
+    keys = [_key(line) for line in content.split()]
     if not keys or len(keys) > _MOST or any(len(key) != KEY_BYTES for key in keys):
         raise ConfigError(
             f"the master key {path} is not 32 bytes in base64 (a line for each key, at most {_MOST}): restore it from "
@@ -120,9 +115,15 @@ def swap(files: Files, path: Path, keys: Sequence[bytes]) -> None:
     target = path.resolve()  # a symbolic link stays one
     clear(files, target)
     new, old = (target.parent / f".{target.name}.{what}-{secrets.token_hex(8)}" for what in ("new", "old"))
-    files.publish(target, old)  # else its bytes could not be reached any more
-    files.write(new, text(keys))
-    files.replace(new, target)
+    try:
+        files.publish(target, old)  # else its bytes could not be reached any more
+        files.write(new, text(keys))
+        files.replace(new, target)
+    except OSError:
+        with suppress(OSError):
+            if not replaced(target):  # else a later call could not tell that there is something to destroy
+                clear(files, target)
+        raise
     clear(files, target)
 
 
@@ -147,6 +148,24 @@ def clear(files: Files, path: Path) -> None:
             files.overwrite(each)
         files.remove(each)
     files.sync(target.parent)
+
+
+def _content(path: Path) -> tuple[bytes, bool]:
+    """Read a file, and say whether it is the current one: of one that was replaced, the bytes may be destroyed."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"there is no master key {path}: mount it, or make one with `head -c 32 /dev/urandom | base64 > FILE` and "
+            "`chmod 600 FILE`"
+        ) from None
+    with os.fdopen(descriptor, "rb") as file:
+        opened = os.fstat(descriptor)
+        mode = stat.S_IMODE(opened.st_mode)
+        if mode & 0o077:
+            raise ConfigError(f"others may read the master key {path} (mode {mode:04o}): run `chmod 600 {path}`")
+        content = file.read(_READ)
+    return content, os.path.samestat(opened, path.stat())
 
 
 def _key(line: bytes) -> bytes:

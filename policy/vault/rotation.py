@@ -16,7 +16,7 @@ import errno
 import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -69,18 +69,22 @@ def exclusive(ring: KeyRing) -> Iterator[None]:
     """
     if not ring.folder.is_dir():
         raise ConfigError(f"there is no vault at {ring.folder}: nothing was kept yet, so there is no key to rotate")
-    for path in (ring.folder, ring.key_file):
-        if path.exists() and path.stat().st_uid != os.geteuid():
-            raise ConfigError(
-                f"{path} belongs to another user, whose workers could not read what you write: run this as that user"
-            )
-    lock = ring.folder / "rotation.lock"
-    with on_disk("lock", lock):
-        holding = vault_files.alone(lock)
-    with holding as mine:
-        if not mine:
-            raise UnavailableError(f"the master key of {ring.folder} is being rotated by somebody else just now")
+    vault_files.check_ours(ring.folder, ring.key_file)
+    with ExitStack() as stack:
+        for lock in _locks(ring):
+            with on_disk("lock", lock):
+                mine = stack.enter_context(vault_files.alone(lock))
+            if not mine:
+                raise UnavailableError(f"the master key of {ring.folder} is being rotated by somebody else just now")
         yield
+
+
+def _locks(ring: KeyRing) -> Iterator[Path]:
+    yield ring.folder / "rotation.lock"
+    target = ring.key_file.resolve()
+    # Another vault may share the key: of two that put a new one in the file at once, one would be lost for good.
+    if target.parent != ring.folder.resolve() and os.access(target.parent, os.W_OK):
+        yield target.parent / f".{target.name}.lock"
 
 
 def complete(ring: KeyRing) -> bool:
@@ -135,15 +139,17 @@ def plan(ring: KeyRing, given: bytes | None = None, *, fresh: Callable[[int], by
 
 
 def begin(ring: KeyRing, made: Plan) -> None:
-    """Put the new key above the old one, where it is not there yet.
+    """Put the new key above the old one, where it is not there yet; what that left when it was stopped is destroyed.
 
     Raises:
         ConfigError: the master key's file cannot be replaced here, or was changed meanwhile.
         UnavailableError: the disk does not let us; do it again.
     """
-    if made.begun:
-        return
     with on_disk("write in", ring.folder), ring.held():
+        if made.begun:
+            if master.replaced(ring.key_file):
+                master.clear(ring.files, ring.key_file)
+            return
         loaded = ring.load()
         if loaded.masters.keys != made.old:
             raise ConfigError(f"{ring.key_file} was changed by somebody else meanwhile: run this again")

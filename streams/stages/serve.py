@@ -185,6 +185,11 @@ class Serving:
             late = NotSent(_LATE.code, "the deadline passed before the call was made; nothing was sent")
             account.failed(call, late)
             raise late
+        if self._erased():  # while what must be kept, or the intent, was being written
+            account.failed(
+                call, NotSent(_ERASED.code, "the person was erased before the call was made; nothing was sent")
+            )
+            raise _Denied(route, (_ERASED.code,))
         return await self._call(opened, call, authorization)
 
     def _check(self, opened: Opened, route: RouteConfig) -> None:

@@ -134,9 +134,13 @@ def test_who_is_only_under_way_is_erased_too(place, capsys):
 def test_a_hold_on_a_person_keeps_what_is_under_way(place):
     """Where nothing is kept yet of a person who is held, erasure is refused and nothing of theirs ends."""
     hold.place(reason="case 117", subject="person:9", by="user:dora")
-    with pytest.raises(RecordError, match="nothing about person:9 is erased, because of the legal hold"):
-        erase("person:9", tenant="acme", reason="letter", by="user:dora")
+    for _ in range(2):
+        with pytest.raises(RecordError, match="nothing about person:9 is erased, because of the legal hold"):
+            erase("person:9", tenant="acme", reason="letter", by="user:dora")
     assert place.store.people.when("acme", "person:9") is None
+    about = [event for event in place.events(4) if event["eventType"].startswith("erasure.")]
+    assert kinds(about) == ["erasure.refused", "erasure.refused", "erasure.requested"]
+    assert len({json.loads(event["detail"])["erasure"] for event in about}) == 1
 
 
 @pytest.mark.kafka

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from uuid import uuid4
 
 import pytest
 from vault_children import NOW, an_object
 
-from evidence.errors import UnavailableError
+from evidence.errors import ConfigError, UnavailableError
 from policy.files import Document
 from policy.holds import Hold, Holds
 from policy.retention import parse
 from policy.vault.erased import EVERYTHING, ErasedPeople, digest_of
-from policy.vault.erasure import Erasure, Erasures
+from policy.vault.erasure import Erasure, Erasures, carry_out
 from policy.vault.files import Files
-from policy.vault.sealing import Vault
+from policy.vault.sealing import Bucket, Vault
 from policy.vault.store import VaultStore
 
 RULES = parse(
@@ -43,20 +46,83 @@ def decide(store, *, asked=ASKED, holds=Holds, clock=utc_now):
 def test_a_person_is_erased_up_to_a_moment(tmp_path):
     """What was asked up to the moment counts as erased, in every other process too; nobody else is."""
     assert ErasedPeople(tmp_path).when("acme", "person:7") is None
-    assert ErasedPeople(tmp_path).close("acme", "person:7", "e1", lambda: NOW)
+    ErasedPeople(tmp_path).close("acme", "person:7", "e1", lambda: NOW)
     others = ErasedPeople(tmp_path)
     assert others.when("acme", "person:7") == NOW
     assert (others.when("acme", "person:70"), others.when("acm", "e\0person:7")) == (None, None)
 
 
-def test_one_erasure_has_one_moment_and_the_next_one_a_later_one(tmp_path):
-    """Carried out again, an erasure does not reach what was asked since; another erasure does."""
-    people, later = ErasedPeople(tmp_path), NOW + timedelta(hours=1)
-    assert people.close("acme", "person:7", "e1", lambda: NOW)
-    assert not people.close("acme", "person:7", "e1", lambda: later)
-    assert people.when("acme", "person:7") == NOW
-    assert people.close("acme", "person:7", "e2", lambda: later)
-    assert people.when("acme", "person:7") == later
+def waiting(tmp_path, *, asked_again):
+    """Erase a person of whom something must be kept for 10 days, who asks again a day later; come back after 20."""
+    store, vault, moment = VaultStore(tmp_path), Vault(tmp_path), [NOW]
+    erasures, terms = Erasures(store, lambda: moment[0]), Bucket("keep", 10, 30)
+
+    def keep(intake, now):
+        store.put(an_object(vault, intake, subject="person:7", now=now, requested=now, bucket=terms))
+
+    def run(now):
+        moment[0] = now
+        for each in erasures.open():
+            erasures.mark_asked([each.id], "told")
+            erasures.decide(each, now=now, new_id=lambda: uuid4().hex, holds=Holds, rules=RULES)
+
+    keep("before", NOW)
+    erasures.ask(ASKED)
+    run(NOW)
+    keep("after", NOW + timedelta(days=1))
+    if asked_again:
+        erasures.ask(replace(ASKED, id="f" * 32, asked=NOW + timedelta(days=2)))
+        run(NOW + timedelta(days=2))
+    run(NOW + timedelta(days=20))
+    return store, erasures
+
+
+def test_an_erasure_that_had_to_wait_leaves_alone_what_was_asked_since(tmp_path):
+    """Carried out again, it has the moment of the first time: what came since is kept as the rules say, and it ends."""
+    store, erasures = waiting(tmp_path, asked_again=False)
+    assert store.people.when("acme", "person:7") == NOW
+    assert [len(store.of_request(f"request of {each}")) for each in ("before", "after")] == [0, 1]
+    assert erasures.open() == ()
+
+
+def test_an_erasure_that_waits_and_is_asked_for_again_reaches_what_was_asked_since(tmp_path):
+    """It stays one request, with a later moment: what is under way and what was kept since ends too."""
+    store, erasures = waiting(tmp_path, asked_again=True)
+    assert store.people.when("acme", "person:7") == NOW + timedelta(days=2)
+    assert [len(store.of_request(f"request of {each}")) for each in ("before", "after")] == [0, 0]
+    assert {each.erasure for each in erasures.steps()} == {ASKED.id}
+
+
+def test_an_erasure_that_was_not_told_yet_reaches_what_was_asked_since(tmp_path):
+    """Run again a day later it has a later moment, and is still one thing to tell; what nobody began is not begun."""
+    store, later = VaultStore(tmp_path), NOW + timedelta(days=1)
+    Erasures(store).again("acme", "person:7", later)
+    store.put(an_object(Vault(tmp_path), "i1", subject="person:7"))
+    assert Erasures(store).again("acme", "person:7", later) is None
+    assert Erasures(store).open() == ()
+    decide(store, clock=lambda: NOW)
+    erasures = Erasures(store, lambda: later)
+    again = erasures.again("acme", "person:7", later)
+    assert again is not None
+    assert (again.id, again.asked, again.told) == (ASKED.id, later, True)
+    (step,) = carry_out(erasures, now=later, new_id=lambda: uuid4().hex, holds=Holds, rules=RULES)
+    assert (step.erasure, step.keys, step.destroyed) == (ASKED.id, 1, True)
+    assert store.people.when("acme", "person:7") == later
+    assert erasures.open() == ()
+
+
+def test_nobody_is_erased_as_another_user(tmp_path, monkeypatch):
+    """Workers could not read what another user notes, and would serve nobody: it is refused, and nothing is changed."""
+    store = VaultStore(tmp_path)
+    store.put(an_object(Vault(tmp_path), "i1", subject="person:7"))
+    Erasures(store).ask(ASKED)
+    monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
+    with pytest.raises(ConfigError, match="belongs to another user"):
+        Erasures(store).ask(ASKED)
+    with pytest.raises(ConfigError, match="belongs to another user"):
+        Erasures(store).decide(ASKED, now=NOW, new_id=lambda: "5" * 32, holds=Holds, rules=RULES)
+    assert not store.people.folder.exists()
+    assert len(store.of_request("request of i1")) == 1
 
 
 def test_whoever_looked_before_lies_before_the_moment(tmp_path):
@@ -89,7 +155,7 @@ def test_a_disk_that_fails_leaves_either_nobody_or_everything_erased(tmp_path, s
     with pytest.raises(UnavailableError, match="No space left"):
         people.close("acme", "person:7", "e1", lambda: NOW)
     assert people.when("acme", "person:7") == (None, EVERYTHING)[step]
-    assert ErasedPeople(tmp_path).close("acme", "person:7", "e1", lambda: NOW)
+    ErasedPeople(tmp_path).close("acme", "person:7", "e1", lambda: NOW)
     assert people.when("acme", "person:7") == NOW
 
 

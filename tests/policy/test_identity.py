@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import pickle
-import time
 from datetime import timedelta
 
 import pytest
@@ -303,14 +302,9 @@ def test_users_own_credential_in_a_message_is_found_as_a_secret(text: str) -> No
     assert any(finding.category == "secret" for finding in found)
 
 
-def test_remembered_token_is_cheap(verifier: Verifier) -> None:
-    """A remembered token takes a small part of the time of one whose signature has to be checked."""
+def test_remembered_token_is_not_checked_again(verifier: Verifier) -> None:
+    """The signature of a token that comes again is checked once."""
     tokens = [ISSUING.token(sub=f"user-{number}") for number in range(200)]
-    spans = []
-    for _ in range(2):
-        start = time.process_time()
-        for token in tokens:
-            verifier.verify(token, NOW)
-        spans.append(time.process_time() - start)
+    for token in tokens * 2:
+        verifier.verify(token, NOW)
     assert verifier.checked == 200
-    assert spans[1] < spans[0] / 5

@@ -7,7 +7,9 @@ import errno
 import os
 import random
 import shutil
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from vault_rotating import process, whole
 from evidence.errors import ConfigError, UnavailableError
 from policy.vault import master, rotation
 from policy.vault.files import Files
-from policy.vault.keys import tenant_hash
+from policy.vault.keys import KeyRing, tenant_hash
 from policy.vault.sealing import Vault, VaultError, key_of
 from policy.vault.store import VaultStore, open_object
 
@@ -200,6 +202,34 @@ def test_two_rotations_at_once_are_one_and_an_error(folder, sealed):
     check(folder, sealed)
 
 
+def test_two_vaults_that_share_a_key_are_rotated_one_after_the_other(tmp_path):
+    """A rotation that begins within the other's step is told so: else the new key of one of them would be lost."""
+    file = tmp_path / "keys" / "shared.key"
+    file.parent.mkdir()
+    edited(file, os.urandom(32))
+    texts = {name: Vault(tmp_path / name, file).seal("acme", TEXT, now=NOW, bound_to=b"i") for name in ("one", "two")}
+
+    def begin(ring: KeyRing) -> None:
+        with rotation.exclusive(ring):
+            rotation.begin(ring, rotation.plan(ring))
+            rotation.rewrap(ring)
+
+    class Meanwhile(Files):
+        """The other vault's rotation comes between this one's look at the file and its change."""
+
+        def publish(self, temporary: Path, path: Path) -> None:
+            if temporary == file:
+                with pytest.raises(UnavailableError, match="by somebody else just now"):
+                    begin(Vault(tmp_path / "one", file).ring)
+            super().publish(temporary, path)
+
+    begin(Vault(tmp_path / "two", file, files=Meanwhile()).ring)
+    begin(Vault(tmp_path / "one", file).ring)
+    for name, text in texts.items():
+        rotation.finish(Vault(tmp_path / name, file).ring)
+        assert Vault(tmp_path / name, file).open(text, tenant="acme", bound_to=b"i") == TEXT
+
+
 def test_keys_of_another_master_key_stop_it_before_anything_changes(folder, sealed):
     """Where a data key is under none of the keys in the file, it says what to do and leaves every byte as it was."""
     (old,) = keys_in(folder / "master.key")
@@ -269,6 +299,110 @@ def test_a_key_file_that_cannot_be_replaced_is_the_operators_to_edit(folder, tmp
     assert Vault(folder, file).hash_key("acme") == hashed
 
 
+def edited(file: Path, *keys: bytes) -> None:
+    """Do what an editor does: write the new content beside the file, and give it the file's name."""
+    beside = file.with_name("edited")
+    beside.write_bytes(lines(*keys))
+    beside.chmod(0o600)
+    beside.replace(file)
+
+
+def test_what_could_not_take_its_place_leaves_no_key_behind(folder, tmp_path):
+    """A file that is mounted by itself cannot be renamed over: no key, new or old, lies in the folder beside it."""
+
+    class Mounted(Files):
+        def replace(self, temporary: Path, path: Path) -> None:
+            if path.name == "mounted.key":
+                raise OSError(errno.EBUSY, "Device or resource busy")
+            super().replace(temporary, path)
+
+    file = tmp_path / "mounted.key"
+    edited(file, os.urandom(32))
+    Vault(folder, file).seal("acme", TEXT, now=NOW, bound_to=b"i")
+    ring = Vault(folder, file, files=Mounted()).ring
+    with pytest.raises(ConfigError, match="put the new key as a line above the old one"):
+        rotation.begin(ring, rotation.plan(ring))
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["mounted.key"]
+
+
+def test_a_rotation_that_leaves_the_old_key_leaves_it_in_its_file_alone(folder, sealed):
+    """Killed before it destroyed what it had replaced, and ended with `--leave-old`: no other file has the old key."""
+    file, (old,) = folder / "master.key", keys_in(folder / "master.key")
+
+    class Killed(Files):
+        def overwrite(self, path: Path) -> None:
+            raise KeyboardInterrupt(path)
+
+    ring = Vault(folder, files=Killed()).ring
+    with pytest.raises(KeyboardInterrupt):
+        rotation.begin(ring, rotation.plan(ring))
+    ring = Vault(folder).ring
+    made = rotation.plan(ring)
+    assert (made.begun, made.old) == (True, (old,))
+    rotation.begin(ring, made)
+    rotation.rewrap(ring)
+    edited(file, made.new)
+    check(folder, sealed)
+    assert [name for name in files(folder) if base64.b64encode(old) in (folder / name).read_bytes()] == []
+
+
+def test_a_key_file_that_is_being_edited_stops_new_keys_for_a_while_only(folder, sealed):
+    """A running worker goes on with the keys it has; for a new one it has to try again, and that is what it says."""
+    running, file = Vault(folder), folder / "master.key"
+    running.open(sealed[0][1], tenant="acme", bound_to=b"i")
+    content = file.read_bytes()
+    for broken in (b"", content[:20]):
+        file.write_bytes(broken)
+        with pytest.raises(UnavailableError, match="is not 32 bytes in base64"):
+            running.seal("umbrella", TEXT, now=NOW, bound_to=b"i")
+        running.seal("acme", TEXT, now=NOW, bound_to=b"i")
+    file.write_bytes(content)
+    check(folder, [*sealed, ("umbrella", running.seal("umbrella", TEXT, now=NOW, bound_to=b"i"))])
+
+
+def test_a_damaged_key_for_hashes_does_not_stop_a_running_worker(folder, sealed):
+    """What it has in memory stays in use; one that starts is told which file to restore."""
+    whole(folder)
+    running = Vault(folder, revalidate_s=0)
+    hashed = running.hash_key("acme")
+    (folder / "hash.key").write_bytes(b"{")
+    (folder / "generation").write_bytes(b"another")
+    assert running.open(sealed[0][1], tenant="acme", bound_to=b"i") == TEXT
+    assert running.hash_key("acme") == hashed
+    with pytest.raises(VaultError, match=r"hash\.key is damaged"):
+        Vault(folder).prepare()
+
+
+def test_bytes_that_are_destroyed_are_read_as_no_key(folder):
+    """Whoever has opened the master key's file when it is replaced reads it again, and not what was put over it."""
+    folder.mkdir(mode=0o700)
+    file, (old, new) = folder / "master.key", (os.urandom(32), os.urandom(32))
+    edited(file, old)
+    stop = threading.Event()
+
+    def swapping() -> None:
+        while not stop.is_set():
+            master.swap(Files(), file, (new, old))
+            master.swap(Files(), file, (old,))
+
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(swapping)
+        try:
+            until = time.monotonic() + 1
+            while time.monotonic() < until:
+                assert keys_in(file)[-1] == old
+        finally:
+            stop.set()
+        done.result()
+
+
+def test_a_lock_that_cannot_be_taken_is_told(folder, sealed):
+    """It is an error of the disk, and not a fault of the program."""
+    (folder / "rotation.lock").mkdir()
+    with pytest.raises(UnavailableError, match="could not lock"):
+        whole(folder)
+
+
 def test_a_key_file_of_another_users_is_left_alone(folder, sealed, monkeypatch):
     """Whoever is not the owner would write files that the workers cannot read, and is told to be them."""
     monkeypatch.setattr(os, "geteuid", lambda: 4711)
@@ -326,7 +460,9 @@ def test_a_destroyed_key_stays_destroyed(folder, sealed):
 
 
 def test_the_plan_of_a_rotation_shows_no_key(folder, sealed):
-    """What is printed of a plan names keys by hashes."""
+    """What is printed of a plan names keys by hashes, and of what was read no key at all."""
+    loaded = Vault(folder).ring.load()
+    assert all(repr(key) not in repr(loaded) for key in (*loaded.masters.keys, loaded.hashing))
     made = rotation.plan(Vault(folder).ring)
     assert repr(made.new) not in repr(made)
     assert base64.b64encode(made.new).decode() not in repr(made)

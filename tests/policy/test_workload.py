@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import replace
 from datetime import timedelta
 
@@ -183,11 +182,3 @@ def test_key_on_another_curve_is_refused() -> None:
     with pytest.raises(ConfigError, match="waybill identity keygen"):
         SigningKey.parse(b"-----BEGIN nothing", "signing.pem")
     assert SigningKey.parse(KEY.pem(), "x").kid == KEY.kid
-
-
-def test_minting_is_cheap() -> None:
-    """A token is made in well under a millisecond of processor time."""
-    start = time.process_time()
-    for _ in range(200):
-        MINTER.mint(CROSSING)
-    assert (time.process_time() - start) / 200 < 1e-3

@@ -17,6 +17,7 @@ from evidence.records import EvidenceEvent
 from inference.backend import Completion, ModelCall
 from inference.errors import Ambiguous, Malformed, NotSent, Rejected, Unavailable
 from policy.contract import Waybill
+from policy.vault.erased import EVERYTHING
 from streams.ledger import Claim, Finding, Standing
 from streams.processors.cases import estimate, from_json
 from streams.response import Response
@@ -338,6 +339,17 @@ async def test_a_busy_provider_costs_nothing():
     assert [name for name, _ in attempts(rig)] == ["hosted-general", "hosted-second"]
     rig = await served(Rig(routes=TWO_HOSTED, hosted=[BABBLE]), budget={"maxCostUsd": one * 1.5})
     assert [name for name, _ in attempts(rig)] == ["hosted-general", "local-small"]
+
+
+@pytest.mark.parametrize("routes", [ROUTES, TWO_HOSTED])
+async def test_nothing_is_sent_of_who_is_erased_while_the_intent_is_written(routes):
+    """That takes as long as the broker takes: after it nothing goes out, by no route, and the request ends once."""
+    rig = Rig(routes=routes)
+    rig.erased = lambda *_: EVERYTHING if any(kind == "commit" for kind, _ in rig.journal) else None
+    rig = await served(rig, prompt=MARK)
+    assert rig.calls == []
+    assert (rig.response["outcome"], rig.response["failure"]["code"]) == ("failed", "erased")
+    assert [event["failure"]["code"] for event in rig.story if event["eventType"] == "model.failed"] == ["erased"]
 
 
 async def broken(call: ModelCall) -> Completion:

@@ -19,6 +19,7 @@ from inference.credentials import Credentials
 from inference.rulebook import Rulebook, Shelf
 from inference.testing import echo
 from policy.detection.detectors import Detectors, ScanResult
+from policy.vault.erased import Erased, nobody
 from policy.vault.sealing import Vault
 from policy.vault.store import SealedObject, VaultStore, open_object
 from streams.consent import ConsentState
@@ -219,6 +220,8 @@ class Rig:
     """What is known of consents, in admission and in dispatch."""
     credentials: Mapping[str, Credentials] = field(default_factory=dict)
     """How endpoints are told who calls."""
+    erased: Erased = nobody
+    """Says in dispatch who was erased."""
     journal: list[tuple[str, Any]] = field(default_factory=list)
     """`("commit", records)`, `("call", call)` and `("keep", objects)`."""
     admitted: Admitted | None = None
@@ -256,6 +259,7 @@ class Rig:
             vault=self.vault,
             keeper=Noting(self.journal, self.keeper or StoreKeeper(store())),
             consents=self.consents,
+            erased=self.erased,
             scanner=self.scanner,
             site="here",
             name=lambda topic: topic.name,

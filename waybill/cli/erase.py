@@ -59,9 +59,9 @@ def erase(
     listen()
     make_folder(Files(), vault.ring.folder)  # before the first request was admitted there is none
     with locked(vault.ring.folder / "retention.lock"):
-        asked = Erasure(uuid4().hex, of, subject, why, actor, now)
-        if verdict.found or not begun:  # where nothing is kept, something may be under way
-            asked = erasures.ask(asked)
+        # Where nothing is kept, something may be under way: also since an erasure that waits, or is not told yet.
+        going_on = erasures.again(of, subject, now) if begun and not verdict.found else None
+        asked = going_on or erasures.ask(Erasure(uuid4().hex, of, subject, why, actor, now))
         erased = carry_out(settings, store, now)
         left = erasures.look(of, subject, now=now, holds=holds, rules=rules)
         if left.refused:
