@@ -1,4 +1,4 @@
-"""Policy: microseconds of a decision that is new and of one that is remembered, of redaction, and of the vault."""
+"""Policy: microseconds of a decision that is new and of one that is remembered, of redaction, vault and tokens."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.detection import SIZE, texts
-from bench.rig import ROOT
+from bench.requests import token
+from bench.rig import ISSUER, ROOT
 from inference import rulebook
 from inference.routes import Endpoint
 from inference.rulebook import Rulebook
 from policy.detection.detectors import Detectors
 from policy.engine import Held
+from policy.identity.jwks import KeySet
+from policy.identity.jws import SigningKey, public_set
+from policy.identity.verify import Verifier
+from policy.identity.workload import Crossing, Minter
 from policy.labels import Label
 from policy.questions import Facts, Style
 from policy.vault.sealing import Vault
@@ -37,7 +42,7 @@ _ENDPOINTS: Final = {
 async def measure() -> dict[str, Any]:
     """Measure with the sample deployment's rulebook, in this process, without a broker."""
     book = rulebook.load(ROOT / "config" / "policy", ROOT / "config" / "routes.yaml", _ENDPOINTS)
-    return {**_decisions(book), **_redaction(), **_vault()}
+    return {**_decisions(book), **_redaction(), **_vault(), **_tokens()}
 
 
 def _case(purpose: str = "product-research", kinds: frozenset[str] = frozenset()) -> Case:
@@ -98,6 +103,32 @@ def _vault() -> dict[str, Any]:
             "sealing, us": _many_us(lambda: vault.seal("acme", text, now=now, bound_to=b"intake")),
             "opening, us": _many_us(lambda: vault.open(sealed, tenant="acme", bound_to=b"intake")),
         }
+
+
+def _tokens() -> dict[str, Any]:
+    key, now = SigningKey.generate(), datetime.now(UTC)
+    verifier = Verifier(KeySet.parse(public_set(key), "bench"), issuer=ISSUER, audience="waybill")
+    shown = token(key, 0, now).decode().removeprefix("Bearer ")
+    minter = Minter(key, trust_domain="example.org")
+    crossing = Crossing(
+        call_id="bench",
+        route="hosted-general",
+        audience="https://api.example.com",
+        tenant="acme",
+        actor_ref="user-1",
+        waybill_hash="ab" * 32,
+        site="bench",
+        now=now,
+    )
+
+    def forget() -> None:
+        verifier._known.clear()  # noqa: SLF001 - a token that was never seen is what is measured
+
+    return {
+        "token, us, seen before": _many_us(lambda: verifier.verify(shown, now)),
+        "token, us, never seen": _once_us(lambda: verifier.verify(shown, now), forget),
+        "token, us, minted": _once_us(lambda: minter.mint(crossing), lambda: None),
+    }
 
 
 def _many_us(work: Callable[[], object]) -> float:

@@ -59,7 +59,7 @@ async def test_records_still_come(dev_broker: str, prefix: str, patient: None) -
         found = await waiting
 
         assert [record.value for records in found.values() for record in records] == [b"here"]
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 3
     finally:
         await reader.stop()
         await writer.stop()

@@ -50,7 +50,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path):
         began = time.monotonic()
         run.signal(signal.SIGINT)
         assert run.wait() == 130
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 5  # calls in flight would get 20 s
         assert left_of(family) == []
 
 

