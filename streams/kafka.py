@@ -79,6 +79,7 @@ class KafkaSettings:
         return options
 
 
+_NEVER_MS: Final = 10**15
 _FOLLOWED_BYTES: Final = 64 * 1024
 """A follower waits for so many bytes, or a tenth of a second: a fetch costs the same, however little it brings."""
 
@@ -112,6 +113,9 @@ def consumer(
         heartbeat_interval_ms=settings.session_timeout_ms // 10,
         # One that is dead is noticed by its session all the same.
         rebalance_timeout_ms=settings.session_timeout_ms + int(drain_s * 1000),
+        # Else a member that reads nothing for five minutes, because there is no partition for it, leaves its group
+        # unseen, and takes nothing over any more. Whether a member lives, its session tells.
+        max_poll_interval_ms=_NEVER_MS,
         max_partition_fetch_bytes=4 * 1024 * 1024,
         # Else the broker answers as soon as there is a byte; the wait only bounds an idle connection's round trips.
         fetch_min_bytes=_FOLLOWED_BYTES if follower else 1,

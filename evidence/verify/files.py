@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from itertools import islice
 from typing import Any, Final
 
 import pyarrow as pa
@@ -115,10 +116,8 @@ def check_files(store: Store, log: LogFacts, jobs: Sequence[FileJob]) -> Checked
             file.error = file.error or _sentence(error)
     _hash(waiting)
     tiles = Tiles(store, log.folder, log.size)
-    wanted = dict.fromkeys(
-        at for job in jobs for low, high in job.leaves for at in range(low // TILE, high // TILE + 1)
-    )
-    store.ahead([tiles.path(0, number, tiles.width(0, number)) for number in list(wanted)[:MOST_AHEAD]])
+    wanted = dict.fromkeys(islice(_tiles_of(jobs, log.size), MOST_AHEAD))
+    store.ahead([tiles.path(0, number, tiles.width(0, number)) for number in wanted])
     for file in done:
         if file.error is None and file.rows != file.job.rows:
             file.error = f"holds {file.rows} rows, committed were {file.job.rows}"
@@ -131,6 +130,13 @@ def check_files(store: Store, log: LogFacts, jobs: Sequence[FileJob]) -> Checked
     if good:
         made.stories = tell(good)
     return made
+
+
+def _tiles_of(jobs: Sequence[FileJob], size: int) -> Iterator[int]:
+    """Give the tiles that hold the leaves of files; a hostile commit may name more leaves than there are."""
+    for job in jobs:
+        for low, high in job.leaves:
+            yield from range(low // TILE, min(high, size - 1) // TILE + 1)
 
 
 def _opened(store: Store, job: FileJob, made: Checked) -> Parquet | None:

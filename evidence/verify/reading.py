@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 from evidence.verify.commits import CommitError, parse_pack
 from evidence.verify.report import Finding
-from evidence.verify.source import ReadError, Store
+from evidence.verify.source import MissingError, ReadError, Store
 
 PHASE_COMMITS = 1
 
@@ -27,6 +28,7 @@ class CommitFiles:
     broken: bool = False
     """Whether one is missing or cannot be read."""
     _loose: frozenset[int] = field(default=frozenset())
+    _packs: Collection[tuple[int, int, str]] = ()
 
     def read(
         self, begin: int, loose: Collection[int], packs: Collection[tuple[int, int, str]]
@@ -40,14 +42,21 @@ class CommitFiles:
             loose: numbers of commits that lie by themselves.
             packs: first and last number and path of each pack.
         """
-        self._loose = frozenset(loose)
+        self._loose, self._packs = frozenset(loose), packs
         expected = begin
-        for first, last, path in sorted(packs):
+        ordered = sorted(packs)
+        twice: dict[int, bytes] = {}  # hashes of commits that lie in a later pack, too
+        for place, (first, last, path) in enumerate(ordered):
             if last < begin:
                 continue  # read before
+            shared = ordered[place + 1][0] if place + 1 < len(ordered) else last + 1
             for number, data in self._pack(first, last, path):
                 if number in self._loose:
                     self._same(number, data, path)
+                if number in twice or number >= shared:
+                    sha256 = hashlib.sha256(data).digest()
+                    if twice.setdefault(number, sha256) != sha256:
+                        self._say("forked", number, f"differs in {path} from another pack: the log is forked")
                 if number >= expected:
                     yield from self._between(expected, number)
                     yield number, path, data
@@ -87,6 +96,8 @@ class CommitFiles:
         try:
             if self.store.read(commit_path(self.folder, number)) != data:
                 self._say("forked", number, f"differs from the same commit in {pack}: the log is forked")
+        except MissingError:
+            return  # deleted since the folder was listed, because the pack holds it
         except ReadError as error:
             self._say("commit-unreadable", number, f"cannot be read: {error}")
 
@@ -102,6 +113,12 @@ class CommitFiles:
             if not wrong and expected != last + 1:
                 wrong = f"the pack ends before commit {expected}"
         except (CommitError, ReadError) as error:
+            if isinstance(error, MissingError) and self._covered(first, last, path):
+                return  # deleted since the folder was listed, because the other pack holds all of it
             wrong = str(error)
         if wrong:
             self.found(Finding("pack-broken", path, wrong, (PHASE_COMMITS, expected)))
+
+    def _covered(self, first: int, last: int, path: str) -> bool:
+        """Tell whether another pack has all commits of one."""
+        return any(low <= first and last <= high for low, high, other in self._packs if other != path)

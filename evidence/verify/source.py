@@ -30,6 +30,7 @@ _BOUNDS: Final = {
 }
 _MANY_ROWS: Final = 4096
 _SIDE_BY_SIDE: Final = 8
+_MOST_AHEAD: Final = 64 * 1024  # a tile has 8 KiB; what is larger is not read before it is needed
 
 
 class ReadError(Exception):
@@ -115,12 +116,8 @@ class Place(Protocol):
         """Give path and size of all files below a folder (`""`, or a path that ends in `/`)."""
         ...
 
-    def read(self, path: str) -> bytes:
-        """Give a file's bytes; safe in threads."""
-        ...
-
     def open(self, path: str) -> IO[bytes]:
-        """Open a file that can be read in parts, seekable."""
+        """Open a file that can be read in parts, seekable; safe in threads."""
         ...
 
 
@@ -231,7 +228,7 @@ class PlaceStore:
         """Name the place; nothing is read yet."""
         self.place = place
         self._pool: ThreadPoolExecutor | None = None
-        self._coming: dict[str, Future[bytes]] = {}
+        self._coming: dict[str, Future[bytes | None]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return PlaceStore, (self.place,)
@@ -256,16 +253,17 @@ class PlaceStore:
         for left in self._coming.values():
             left.cancel()
         self._pool = self._pool or ThreadPoolExecutor(_SIDE_BY_SIDE, "evidence-ahead")
-        self._coming = {path: self._pool.submit(self.place.read, path) for path in paths}
+        self._coming = {path: self._pool.submit(self._whole, path, _MOST_AHEAD) for path in paths}
 
     def read(self, path: str) -> bytes:
         """Give a file's bytes; see `Store.read`."""
         coming = self._coming.pop(path, None)
         try:
-            data = self.place.read(path) if coming is None else coming.result()
+            data = None if coming is None else coming.result()
+            data = self._whole(path, MOST_AT_ONCE) if data is None else data
         except OSError as error:
             raise _unreadable(error) from error
-        if len(data) > MOST_AT_ONCE:
+        if data is None:
             raise ReadError(f"larger than {MOST_AT_ONCE} bytes")
         return data
 
@@ -295,6 +293,13 @@ class PlaceStore:
             file.close()
             raise _unreadable(error) from error
         return Parquet(file, size, sha256, in_parts=True)
+
+    def _whole(self, path: str, most: int) -> bytes | None:
+        """Give a file's bytes; None where it says that it has more than are wanted."""
+        with closing(self.place.open(path)) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            return file.read(size) if size <= most else None
 
 
 @dataclass(slots=True)

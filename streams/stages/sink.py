@@ -353,23 +353,37 @@ class Sink:
             beginnings = await consumer.beginning_offsets(fresh) if fresh else {}
             ends = await consumer.end_offsets(fresh) if fresh else {}
             partitions = len(consumer.partitions_for_topic(self._topic) or fresh)
-            for tp in fresh:
-                writer = await self._open(tp, beginnings[tp], partitions)
-                if writer is None:
-                    return
-                try:
-                    check_end(writer, ends[tp])
-                    await check_same_topic(self._settings, self._store.files, writer, tp)
-                    if writer.position < beginnings[tp]:
-                        await self._pass_over(writer, beginnings[tp])
-                    consumer.seek(tp, writer.position)
-                except Exception:
-                    writer.close()
-                    raise
-                self._parts[tp] = SinkPartition(writer, writer.position, time.monotonic())
-            self._ready()
+            # Side by side: aiokafka sends no heartbeats before this returns, and the session ends without any.
+            taken = await asyncio.gather(
+                *[self._take(consumer, tp, (beginnings[tp], ends[tp]), partitions) for tp in fresh],
+                return_exceptions=True,
+            )
+            failed = [error for error in taken if isinstance(error, BaseException)]
+            self._failure = self._failure or next(iter(failed), None)
+            if not failed and all(taken):
+                self._ready()
         except Exception as error:  # noqa: BLE001 - run() raises it
             self._failure = self._failure or error
+
+    async def _take(
+        self, consumer: AIOKafkaConsumer, tp: TopicPartition, there: tuple[int, int], partitions: int
+    ) -> bool:
+        """Become the writer of a partition; False where the sink was told to end meanwhile."""
+        beginning, end = there
+        writer = await self._open(tp, beginning, partitions)
+        if writer is None:
+            return False
+        try:
+            check_end(writer, end)
+            await check_same_topic(self._settings, self._store.files, writer, tp)
+            if writer.position < beginning:
+                await self._pass_over(writer, beginning)
+            consumer.seek(tp, writer.position)
+        except Exception:
+            writer.close()
+            raise
+        self._parts[tp] = SinkPartition(writer, writer.position, time.monotonic())
+        return True
 
     async def _pass_over(self, writer: PartitionWriter, beginning: int) -> None:
         lost = ((writer.position, beginning - 1),)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -61,6 +62,7 @@ class Workers:
         self.held: list[str] = []
         self.lanes: dict[str, list[Busy]] = {}
         self.running: dict[str, asyncio.Task[None]] = {}
+        self.stages: dict[str, LaneStage] = {}
 
     def start(self, name: str) -> asyncio.Task[None]:
         """Start one."""
@@ -73,6 +75,7 @@ class Workers:
         topics = [self._settings.name(EVIDENCE)]
         group = self._settings.group("hands-over")
         stage = LaneStage(self._settings, group=group, topics=topics, make=make, drain_s=self._drain_s)
+        self.stages[name] = stage
         self.running[name] = asyncio.create_task(stage.run(), name=name)
         return self.running[name]
 
@@ -194,3 +197,22 @@ async def test_a_stage_that_fails_and_is_told_to_stop_lets_the_other_lanes_end(w
     await asyncio.wait({running}, timeout=SOON_S)
     assert running.cancelled()
     assert healthy.ended == "in order"
+
+
+async def test_a_worker_that_had_no_partition_for_long_takes_over(workers) -> None:
+    """More workers than partitions: one that has read nothing for an hour begins when another one ends."""
+    three = await workers(20)
+    for name in ("one", "two", "three"):
+        three.start(name)
+
+    def owners() -> set[str]:
+        for lane in itertools.chain(*three.lanes.values()):
+            lane.may_end.set()
+        return set(three.held)
+
+    await three.until(lambda: len(three.held) == len(owners()) == 2)
+    ((spare, stage),) = [item for item in three.stages.items() if item[0] not in owners()]
+    stage._consumer._subscription._last_fetch_ended -= 3600
+    await asyncio.sleep(SESSION_MS / 1000 / 5)  # it looks with each heartbeat whether it has been idle for too long
+    three.running[owners().pop()].cancel()
+    await three.until(lambda: spare in owners())

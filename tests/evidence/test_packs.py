@@ -14,11 +14,12 @@ from store_life import LOG, NAME, rows
 from evidence.errors import StoreError, UnavailableError
 from evidence.federation.chain import commits as chain
 from evidence.files.local import LocalFiles
-from evidence.store.history import commits_after, merge_packs, newest, packs, read_commit
+from evidence.store.history import commits_after, merge_packs, newest, pack, packs, read_commit
 from evidence.store.layout import commit_path, commits_folder, pack_path
 from evidence.store.live import read_live
 from evidence.store.upkeep import Upkeep
 from evidence.verify.check import verify
+from evidence.verify.source import LocalStore
 
 EVENTS = list(stories(9))
 AFTER = NOON.timestamp() + 86_400
@@ -167,6 +168,30 @@ def test_a_damaged_small_pack_is_not_merged(files):
     with pytest.raises(StoreError):
         merge_packs(files, NAME, now=LATER, fan=FAN)
     assert f"{0:012d}-{7:012d}.pack" not in names(files)
+
+
+@pytest.mark.parametrize(("first", "last", "changed"), [(0, 7, 1), (2, 7, 3), (1, 4, 4)])
+def test_the_checker_compares_packs_that_hold_the_same_commits(files, first, last, changed):
+    """Readers take a commit from the widest pack: the checker reads that one too, whichever pack it begins with."""
+    held = [(number, read_commit(files, NAME, number).note) for number in range(first, last + 1)]
+    files.replace(pack_path(NAME, first, last), pack(held))
+    assert verified(files)
+    number, note = held[changed - first]
+    held[changed - first] = (number, note.replace("— waybill/home ".encode(), "— waybill/hame ".encode()))
+    files.replace(pack_path(NAME, first, last), pack(held))
+    report = verify(files.root, [OneKey("home").signer.vkey], jobs=1, pause_s=0)
+    assert commit_path(NAME, changed) in {finding.where for finding in report.findings}
+
+
+def test_the_checker_reads_on_where_small_packs_were_deleted_meanwhile(files, monkeypatch):
+    """A pack that goes away because a large one has its commits is no damage; a pack that no other covers is."""
+    merge_packs(files, NAME, now=0.0, fan=FAN)
+    whole = list(LocalStore(str(files.root)).list(""))
+    monkeypatch.setattr(LocalStore, "list", lambda _, prefix: (item for item in whole if item.path.startswith(prefix)))
+    files.delete(pack_path(NAME, 2, 3))
+    assert verified(files)
+    files.delete(pack_path(NAME, 0, 7))
+    assert not verified(files)
 
 
 def test_a_commit_that_is_missing_between_others_is_an_error(files):

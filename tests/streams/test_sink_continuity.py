@@ -17,12 +17,15 @@ from evidence_samples import stories
 from evidence_stores import local_store
 
 from evidence.files.local import LocalFiles
+from evidence.parsing import Parsed
 from evidence.store.live import LiveReader
 from streams import kafka as clients
 from streams.errors import BrokerUnavailable, LogMismatch
 from streams.kafka import KafkaSettings
-from streams.stages import sink_continuity
+from streams.stages import sink, sink_continuity
 from streams.stages.sink import Sink
+from streams.stages.sink_continuity import check_same_topic
+from streams.stages.sink_partition import parse_records
 from streams.topics import DEADLETTER, EVIDENCE
 
 TOPICS = (EVIDENCE, DEADLETTER)
@@ -36,8 +39,10 @@ async def forget(_):
 @asynccontextmanager
 async def running(settings: KafkaSettings, root: Path):
     """Run a sink over a store; give its task."""
-    sink = Sink(kafka=settings, store=local_store(root, "home"), log_id="cluster", dead_letter=forget, freshness_s=0.5)
-    task = asyncio.create_task(sink.run())
+    made_of = local_store(root, "home")
+    task = asyncio.create_task(
+        Sink(kafka=settings, store=made_of, log_id="cluster", dead_letter=forget, freshness_s=0.5).run()
+    )
     try:
         yield task
     finally:
@@ -157,6 +162,55 @@ async def test_a_last_record_that_retention_removed_cannot_be_compared(kafka, pr
     async with running(settings, tmp_path) as task:
         await reach(tmp_path, 40, task)
     assert "record 19, of the last row, is gone" in caplog.text
+
+
+@pytest.mark.parametrize("act", ["refuse", "change"])
+async def test_a_row_that_another_version_made_is_no_other_topic(kafka, prefix, tmp_path, monkeypatch, caplog, act):
+    """Where the record is the last row's, but would become another row today, or none, the sink says so and goes on."""
+    settings = await made(kafka, prefix)
+    sent = values(40)
+    await send(settings, sent[:20])
+    async with running(settings, tmp_path) as task:
+        await reach(tmp_path, 20, task)
+
+    def today(records, partition):
+        parsed = parse_records(records, partition)
+        table = parsed.table.slice(1) if act == "refuse" else parse_records(records, partition + 1).table
+        return Parsed(table, parsed.rejects)
+
+    monkeypatch.setattr(sink_continuity, "parse_records", today)
+    await send(settings, sent[20:])
+    async with running(settings, tmp_path) as task:
+        await reach(tmp_path, 40, task)
+    assert "record 19 is the one of the last row" in caplog.text
+
+
+async def test_partitions_are_compared_side_by_side(kafka, prefix, tmp_path, monkeypatch):
+    """A slow broker costs one wait and not one for each partition: the group hears nothing meanwhile."""
+    settings = KafkaSettings(kafka, prefix=prefix, session_timeout_ms=6000)
+    await clients.create_topics(settings, partitions=6, replication=1, topics=TOPICS)
+    at_once, most = 0, 0
+
+    async def slow(*given):
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        await asyncio.sleep(1)
+        await check_same_topic(*given)
+        at_once -= 1
+
+    monkeypatch.setattr(sink, "check_same_topic", slow)
+    ready = asyncio.Event()
+    made_of = local_store(tmp_path, "home")
+    task = asyncio.create_task(
+        Sink(kafka=settings, store=made_of, log_id="cluster", dead_letter=forget).run(ready.set),
+    )
+    try:
+        await asyncio.wait_for(ready.wait(), 20)
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+    assert most == 6
 
 
 async def test_a_record_that_cannot_be_read_stops_the_sink(kafka, prefix, tmp_path, monkeypatch):

@@ -41,16 +41,6 @@ class BucketPlace:
             for entry in self._files().list(prefix):
                 yield entry.path, entry.size
 
-    def read(self, path: str) -> bytes:
-        """Give a file's bytes.
-
-        Raises:
-            FileNotFoundError: there is none.
-            OSError: the bucket cannot be read.
-        """
-        with _told():
-            return self._files().read(path)
-
     def open(self, path: str) -> IO[bytes]:
         """Open a file that is read in parts.
 

@@ -17,6 +17,7 @@ from evidence.log.keys import KeyRing
 from evidence.schema import EVENTS_SCHEMA
 from evidence.store.site import EvidenceStore
 from evidence.verify import verify
+from evidence.verify.source import PlaceStore
 from waybill.cli.places import BucketPlace
 from waybill.cli.program import run
 
@@ -82,7 +83,8 @@ def test_what_is_changed_in_a_bucket_is_found(bucket, files, ring, folder, act, 
         files.delete(entry.path)
     else:
         data = bytearray(files.read(entry.path))
-        data[-5 if kind == "signature" else len(data) // 2] ^= 1
+        place = -5 if kind == "signature" else len(data) // 2
+        data[place] = ord("B" if data[place] == ord("A") else "A")  # a signature's text stays base64
         files.replace(entry.path, bytes(data))
     report = checked(bucket, ring, pause_s=0)
     assert kind in {finding.kind for finding in report.findings}, report.to_text()
@@ -98,6 +100,21 @@ def test_a_large_file_is_read_in_parts(bucket, files, ring, monkeypatch):
     data[len(data) // 2] ^= 1
     files.replace(entry.path, bytes(data))
     assert checked(bucket, ring).findings[0].kind == "file-changed"
+
+
+@pytest.mark.parametrize("size", [20_000, 200_000])
+def test_an_object_that_is_too_large_is_not_taken_into_memory(bucket, files, ring, monkeypatch, size):
+    """What lies in a tile's place may be of any size: it is a finding, whether it was asked for ahead or not."""
+    append(files, ring, EVENTS)
+    taken = []
+    whole = PlaceStore._whole
+    monkeypatch.setattr("evidence.verify.source.MOST_AT_ONCE", 100_000)
+    monkeypatch.setattr(PlaceStore, "_whole", lambda *given: taken.append(whole(*given)) or taken[-1])
+    *_, entry = files.list(f"logs/{NAME}/tile/0/")
+    files.replace(entry.path, bytes(size))
+    report = checked(bucket, ring, pause_s=0)
+    assert (report.first.kind, report.first.where) == ("tile", entry.path)
+    assert max(len(data) for data in taken if data) < 100_000
 
 
 def test_a_bucket_that_does_not_answer_is_no_proof(bucket, ring):

@@ -7,6 +7,7 @@ import json
 import math
 import operator
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -54,6 +55,17 @@ def log(tmp_path: Path) -> PlainLog:
     made.append(stories(0, 10))
     made.append(stories(10, 10))
     return made
+
+
+def test_leaves_that_are_not_there_are_not_asked_for(log: PlainLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit may claim any number of leaves: the checker gets ready for no more tiles than the log has."""
+    asked: list[str] = []
+    monkeypatch.setattr(LocalStore, "ahead", lambda _, paths: asked.extend(paths))
+    many = 256 * 5000
+    log.edit(2, lambda text: re.sub(r"(?m)^(add \S+) 40 (.*) 40-79$", rf"\1 {many} \2 40-{39 + many}", text))
+    assert f" {many} " in log.text(2)
+    assert not checked(log.root).ok
+    assert set(asked) == {f"logs/{log.folder}/tile/0/000.p/80"}
 
 
 def test_a_log_without_rows_is_in_order(tmp_path: Path) -> None:
