@@ -115,6 +115,7 @@ class EvidenceStore:
         held = self.files.lock(str(log), self.lock_wait_s if wait_s is None else wait_s)
         try:
             for attempt in range(_CLAIMS):
+                there = self._there(log)
                 writer = self._writer(log, held)
                 try:
                     writer.claim(beginning=beginning, partitions=partitions, source=source)
@@ -122,7 +123,7 @@ class EvidenceStore:
                     if attempt == _CLAIMS - 1:
                         raise
                 else:
-                    self._clear(writer)
+                    self._clear(writer, there)
                     return writer
         except BaseException:
             held.release()
@@ -150,22 +151,28 @@ class EvidenceStore:
         """Give the verifier key that signs after a commit."""
         return head.commit.key or self.signers.signed(head.noted.note)
 
-    def _clear(self, writer: PartitionWriter) -> None:
-        """Remove what a predecessor left that died before its commit.
-
-        A file that is older than this writer's claim and in no commit can never be in one: an older writer is fenced,
-        and a younger one makes its files later. Ages are compared as the store tells them, with no other clock.
-        """
-        path = f"logs/{writer.log}/commits/{writer.commit.number:012d}"
-        claimed = next(entry.modified for entry in self.files.list(path.rpartition("/")[0] + "/") if entry.path == path)
+    def _there(self, log: LogPartition) -> list[str]:
+        """Give the files of a log's events, whether a commit has them or not."""
+        found = []
         for entry in self.files.list(f"{EVENTS}/site={self.site}/"):
             try:
                 file = events_file(entry.path)
             except StoreError:
                 continue  # not ours to touch; `verify` names it
-            known = writer.live.files.keys() | writer.live.removed.keys()
-            if file.log == str(writer.log) and entry.path not in known and entry.modified < claimed:
-                self.files.delete(entry.path)
+            if file.log == str(log):
+                found.append(entry.path)
+        return found
+
+    def _clear(self, writer: PartitionWriter, there: list[str]) -> None:
+        """Remove what a predecessor left that died before its commit.
+
+        A file that was there before this writer's claim, and is in no commit up to it, can never be in one: its writer
+        is fenced. No clock is asked; a bucket's knows whole seconds only.
+        """
+        known = writer.live.files.keys() | writer.live.removed.keys()
+        for path in there:
+            if path not in known:
+                self.files.delete(path)
         if isinstance(self.files, LocalFiles):
             self._clear_tiles(writer)
             self.files.clean(_LEFTOVER_S)

@@ -21,11 +21,12 @@ class FailingFiles:
         mine = len(self.names) == self.at
         if mine and not self.behind:
             raise UnavailableError(f"{name} was not done")
-        found = getattr(self.files, name)(*given)
-        found = list(found) if name == "list" else found
-        if mine:
-            raise UnavailableError(f"{name} was done, and its answer is lost")
-        return found
+        try:
+            found = getattr(self.files, name)(*given)
+            return list(found) if name == "list" else found
+        finally:
+            if mine:  # whatever the answer was: that there is nothing, too
+                raise UnavailableError(f"{name} was done, and its answer is lost")
 
     def create(self, path, data):
         """Create a file."""
