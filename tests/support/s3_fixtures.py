@@ -5,11 +5,12 @@ from __future__ import annotations
 import http.client
 import itertools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Lock, Thread
+from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
@@ -36,12 +37,28 @@ class Bucket:
         return f"s3://{self.name}/evidence"
 
 
+class OneAtATime:
+    """Has conditional requests served one after the other: a bucket promises what that gives, and moto's threads do not."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._turn = Lock()
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Serve a request."""
+        if "HTTP_IF_NONE_MATCH" not in environ:
+            return self._app(environ, start_response)
+        with self._turn:
+            return list(self._app(environ, start_response))
+
+
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """Give the URL of a running S3 server."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request otherwise
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
+    server._server.app = OneAtATime(server._server.app)
     try:
         host, port = server.get_host_and_port()
         yield f"http://{host}:{port}"
