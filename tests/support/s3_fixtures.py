@@ -38,7 +38,7 @@ class Bucket:
 
 
 class OneAtATime:
-    """Has conditional requests served one after the other: a bucket promises what that gives, and moto's threads do not."""
+    """Has conditional requests served one after the other, as a bucket does; the threads of moto do not wait."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
