@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from evidence.errors import RecordError
 from evidence.records import ApprovalRef, Position, Record, ShortText, Utc
+from streams.work import person_of
 
 UNSIGNED: Final = "unsigned"
 """Method of an approver who merely says who they are."""
@@ -121,7 +122,7 @@ class ApprovalRequest(Record):
     @property
     def person(self) -> str:
         """The person whom the data is about."""
-        return self.subject_ref or self.actor_ref.partition(":")[2]
+        return person_of(self.subject_ref, self.actor_ref)
 
     @property
     def expires_at(self) -> datetime:

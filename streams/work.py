@@ -22,6 +22,11 @@ from evidence.records import (
 from policy.contract import Waybill
 
 
+def person_of(subject_ref: str | None, actor_ref: str) -> str:
+    """Give the person whom data is about: the one that a request names, else whoever asks."""
+    return subject_ref or actor_ref.partition(":")[2]
+
+
 class Said(Record):
     """What every event of a request says of it; never anything of its texts."""
 
@@ -47,7 +52,7 @@ class Said(Record):
     @property
     def person(self) -> str:
         """The person whom the data is about."""
-        return self.subject_ref or self.actor_ref.partition(":")[2]
+        return person_of(self.subject_ref, self.actor_ref)
 
     def fields(self) -> dict[str, Any]:
         """Give them by the names of an evidence event's fields."""

@@ -23,7 +23,6 @@ from policy.detection.names import Limits as NamesLimits
 from policy.detection.names import NamesDetector
 from policy.holds import HoldBook
 from policy.identity.verify import Verifier
-from policy.vault.erased import ErasedPeople
 from policy.vault.store import VaultStore
 from streams import app as host
 from streams.approvals import unsigned
@@ -182,7 +181,7 @@ def _admission(checked: Plan, shared: Shared) -> host.RunStage:
         log_id=checked.log_id,
         max_bytes=settings.max_request_bytes,
         name=kafka.name,
-        erased=ErasedPeople(settings.vault_folder).when,
+        erased=shared.erased,
     )
 
     async def run(ready: host.Ready) -> None:
@@ -223,7 +222,7 @@ def _approvals(checked: Plan, shared: Shared) -> host.RunStage:
         counts=approvals.ApprovalMetrics(shared.metrics.registry),
         mask=lambda text: masked(shared.scanner, text),
         authenticate=unsigned if shared.verifier is None else signed_by(shared.verifier, utc_now),
-        erased=ErasedPeople(settings.vault_folder).when,
+        erased=shared.erased,
     )
     return lambda ready: approvals.stage(kafka, desk).run(ready)
 
@@ -250,7 +249,7 @@ def _dispatch(checked: Plan, shared: Shared) -> host.RunStage:
             name=kafka.name,
             clock=utc_now,
             metrics=shared.metrics,
-            erased=store.people.when,
+            erased=shared.erased,
         )
         await shared.consents.caught_up()
         try:

@@ -19,7 +19,7 @@ from policy.detection.detectors import Detectors
 from policy.identity.verify import Verifier
 from policy.placement.records import load as load_decisions
 from policy.redaction import mask
-from policy.vault.erased import ErasedPeople
+from policy.vault.erased import Erased, ErasedPeople
 from policy.vault.keys import VaultError
 from policy.vault.sealing import Vault
 from policy.vault.store import SealedObject, VaultStore
@@ -76,6 +76,9 @@ class Shared:
     consents: ConsentRegister
     """Knows who has consented to what."""
 
+    erased: Erased
+    """Says who was erased, and when."""
+
     identity: tuple[Verifier, KeyFeed] | None
     """Checks who asks, and keeps the keys for that; None believes what requests say."""
 
@@ -97,13 +100,11 @@ def share(
     metrics = Metrics()
     vault = settings.open_vault()
     vault.prepare()
+    erased = ErasedPeople(settings.vault_folder).when
     register = ConsentRegister(
-        settings.kafka_settings(),
-        clock=clock,
-        metrics=ConsentMetrics(metrics.registry),
-        erased=ErasedPeople(settings.vault_folder).when,
+        settings.kafka_settings(), clock=clock, metrics=ConsentMetrics(metrics.registry), erased=erased
     )
-    return Shared(settings, Shelf(book), metrics, Detectors(), vault, register, identity)
+    return Shared(settings, Shelf(book), metrics, Detectors(), vault, register, erased, identity)
 
 
 @dataclass(slots=True)
