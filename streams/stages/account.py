@@ -32,7 +32,7 @@ from inference.routes import RouteConfig
 from inference.rulebook import Rulebook, Shelf
 from policy.contract import Waybill
 from policy.retention import AnswerRule
-from policy.vault.erased import Erased, nobody
+from policy.vault.erased import Erased
 from policy.vault.sealing import Vault
 from streams import envelope
 from streams.ledger import Claim
@@ -98,7 +98,7 @@ class Kitchen:
     metrics: Metrics
     """Counts."""
 
-    erased: Erased = nobody
+    erased: Erased
     """Says who was erased, and when."""
 
 

@@ -13,7 +13,7 @@ from evidence.records import EventType, Failure, Outcome, Position, Stage
 from inference.rulebook import Rulebook, Shelf
 from policy.detection.detectors import Finding
 from policy.identity.verify import Principal, Verifier, establish
-from policy.vault.erased import Erased, nobody
+from policy.vault.erased import Erased
 from streams import envelope
 from streams.processors.classification import Classified, Scanner, classify
 from streams.request import RuntimeRequest, parse, readable_request_id
@@ -97,7 +97,7 @@ class Rules:
     name: Callable[[Topic], str]
     """A topic's name on the broker."""
 
-    erased: Erased = nobody
+    erased: Erased
     """Says who was erased, and when."""
 
 

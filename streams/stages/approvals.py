@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from evidence.canonical import sha256_hex
 from evidence.errors import RecordError, RetryableError
 from evidence.records import Failure, Outcome, Position, Stage
-from policy.vault.erased import Erased, nobody
+from policy.vault.erased import Erased
 from streams import envelope
 from streams.approvals import (
     ApprovalClosed,
@@ -101,11 +101,11 @@ class Desk:
     mask: Callable[[str], str]
     """Masks what detectors find in an approver's note."""
 
+    erased: Erased
+    """Says who was erased, and when."""
+
     authenticate: Authenticate = unsigned
     """Says who sent a verdict."""
-
-    erased: Erased = nobody
-    """Says who was erased, and when."""
 
 
 def stage(kafka: KafkaSettings, desk: Desk) -> LaneStage:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from aiokafka.errors import KafkaError
 
 from evidence.errors import RetryableError
+from policy.vault.erased import nobody
 from streams.kafka import KafkaSettings
 from streams.metrics import Metrics
 from streams.stages import approvals
@@ -27,6 +28,7 @@ def desk(**changes: object) -> approvals.Desk:
         "metrics": metrics,
         "counts": approvals.ApprovalMetrics(metrics.registry),
         "mask": lambda text: text,
+        "erased": nobody,
     }
     return approvals.Desk(**{**fields, **changes})  # type: ignore[arg-type]
 

@@ -106,6 +106,7 @@ def rules(by: Rulebook | str | None = None, **changes: Any) -> Rules:
         log_id="log",
         max_bytes=20_000,
         name=lambda topic: topic.name,
+        erased=nobody,
     )
     return replace(found, **changes)
 
