@@ -13,12 +13,13 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
-from streams import connections, membership
+from streams import connections, membership, readable
 from streams.errors import BrokerUnavailable, TopicMismatch
 from streams.topics import ALL, Topic
 
 connections.mend()
 membership.mend()
+readable.mend()
 
 MAX_RECORD_BYTES: Final = 1_048_588
 """Kafka's own default for the largest record batch; topics and producers agree on it."""
@@ -84,6 +85,10 @@ _FOLLOWED_BYTES: Final = 64 * 1024
 """A follower waits for so many bytes, or a tenth of a second: a fetch costs the same, however little it brings."""
 
 
+_POLLED: Final = 20_000
+"""Records that one poll gives at most, where its caller says nothing else."""
+
+
 def consumer(
     settings: KafkaSettings,
     *,
@@ -117,6 +122,7 @@ def consumer(
         # unseen, and takes nothing over any more. Whether a member lives, its session tells.
         max_poll_interval_ms=_NEVER_MS,
         max_partition_fetch_bytes=4 * 1024 * 1024,
+        max_poll_records=_POLLED,  # a compressed batch may hold millions
         # Else the broker answers as soon as there is a byte; the wait only bounds an idle connection's round trips.
         fetch_min_bytes=_FOLLOWED_BYTES if follower else 1,
         fetch_max_wait_ms=100 if follower else 250,
