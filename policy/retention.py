@@ -16,6 +16,7 @@ from typing import Final, Literal, Protocol
 from pydantic import Field
 
 from evidence.canonical import sha256_hex
+from evidence.moments import shifted
 from evidence.records import ShortText
 from policy.files import Config, Document, read
 from policy.vault.keys import Bucket, KeyId, KeyInfo, Period
@@ -220,7 +221,7 @@ class RetentionRules:
 
 def bounds(bucket: Bucket, created: datetime) -> tuple[datetime, datetime]:
     """Give until when what is sealed now must be kept, and when it must be gone."""
-    return created + timedelta(days=bucket.min_days), created + timedelta(days=bucket.max_days)
+    return shifted(created, timedelta(days=bucket.min_days)), shifted(created, timedelta(days=bucket.max_days))
 
 
 def join_answer_rules(a: AnswerLike, b: AnswerLike) -> AnswerRule:

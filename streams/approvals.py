@@ -18,6 +18,7 @@ import orjson
 from pydantic import Field, ValidationError, field_validator
 
 from evidence.errors import RecordError
+from evidence.moments import shifted
 from evidence.records import ApprovalRef, Position, Record, ShortText, Utc
 from streams.work import person_of
 
@@ -127,7 +128,7 @@ class ApprovalRequest(Record):
     @property
     def expires_at(self) -> datetime:
         """When it has waited too long, all limits together."""
-        limits = [self.expires_at_utc, self.requested_at_utc + LONGEST_WAIT]
+        limits = [self.expires_at_utc, shifted(self.requested_at_utc, LONGEST_WAIT)]
         return min([*limits, self.deadline_utc] if self.deadline_utc is not None else limits)
 
     def ref(self, *, approver: str | None = None, note: str | None = None) -> ApprovalRef:

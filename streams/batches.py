@@ -43,7 +43,7 @@ _U64: Final = 2**64
 _I64: Final = 2**63
 
 
-class Damaged(PermanentError):
+class DamagedError(PermanentError):
     """Bytes are not what Kafka's protocol says; the text holds none of them."""
 
 
@@ -64,7 +64,7 @@ class Head(NamedTuple):
     """The newest record's."""
     producer_id: int
     """The producer's id, or -1."""
-    count: int
+    records: int
     """How many records it says that it has."""
 
     @property
@@ -109,21 +109,21 @@ def head(data: bytes) -> Head:
     """Read the head of a batch, or of a message of the formats before.
 
     Raises:
-        Damaged: the batch is too short to have one, or its offsets run backwards.
+        DamagedError: the batch is too short to have one, or its offsets run backwards.
     """
     if len(data) <= _MAGIC_AT:
-        raise Damaged("it is shorter than any batch")
+        raise DamagedError("it is shorter than any batch")
     magic = data[_MAGIC_AT]
     if magic < MAGIC:
         if len(data) < _OLD_HEADER_BYTES[magic]:
-            raise Damaged("it is shorter than any message")
+            raise DamagedError("it is shorter than any message")
         base = struct.unpack_from(">q", data)[0]
         return Head(base, base + 1, magic, data[_MAGIC_AT + 1], -1, -1, -1, 1)
     if len(data) < HEADER_BYTES:
-        raise Damaged("it is shorter than any batch")
+        raise DamagedError("it is shorter than any batch")
     base, _, _, _, _, attributes, last, first, newest, producer, _, _, count = _HEADER.unpack_from(data)
     if last < 0 or base < 0:
-        raise Damaged("its offsets run backwards")
+        raise DamagedError("its offsets run backwards")
     return Head(base, base + last + 1, magic, attributes, first, newest, producer, count)
 
 
@@ -160,14 +160,14 @@ def records(data: bytes, head: Head) -> Iterator[Found]:
     """Read an uncompressed batch record by record; each is given, however broken it is within its length.
 
     Raises:
-        Damaged: a record has no end, so that nobody knows where the next one begins; none of the rest is given.
+        DamagedError: a record has no end, so that nobody knows where the next one begins; none of the rest is given.
     """
     place, end = HEADER_BYTES, len(data)
     expected = head.base_offset
-    for _ in range(max(0, min(head.count, head.next_offset - head.base_offset))):
+    for _ in range(max(0, min(head.records, head.next_offset - head.base_offset))):
         length, begin = _varint(data, place, end)
         if not 0 <= length <= end - begin:
-            raise Damaged("a record's length is more than the batch has")
+            raise DamagedError("a record's length is more than the batch has")
         place = begin + length
         found = _record(data, begin, place, head, expected)
         if not expected <= found.offset < head.next_offset:
@@ -175,7 +175,7 @@ def records(data: bytes, head: Head) -> Iterator[Found]:
         expected = found.offset + 1
         yield found
     if place != end:
-        raise Damaged("it has more bytes than records")
+        raise DamagedError("it has more bytes than records")
 
 
 def _record(data: bytes, at: int, end: int, head: Head, expected: int) -> Found:
@@ -189,7 +189,7 @@ def _record(data: bytes, at: int, end: int, head: Head, expected: int) -> Found:
             time = -1
         key, at = _bytes(data, at, end)
         value, at = _bytes(data, at, end)
-    except Damaged as damaged:
+    except DamagedError as damaged:
         return _broken(expected, head, str(damaged))
     headers, error = _headers(data, at, end)
     return Found(offset, time, key, value, headers, error)
@@ -201,7 +201,7 @@ def _headers(data: bytes, at: int, end: int) -> tuple[tuple[tuple[str, bytes | N
     try:
         count, at = _varint(data, at, end)
         if not 0 <= count <= end - at:
-            raise Damaged("it has more headers than bytes")
+            raise DamagedError("it has more headers than bytes")  # noqa: TRY301 - one way out for all headers
         for _ in range(count):
             name, at = _bytes(data, at, end)
             value, at = _bytes(data, at, end)
@@ -210,8 +210,8 @@ def _headers(data: bytes, at: int, end: int) -> tuple[tuple[tuple[str, bytes | N
             except UnicodeDecodeError:
                 error = RecordError("bad_envelope", "the name of a header is not UTF-8")
         if at != end:
-            raise Damaged("it is longer than what it holds")
-    except Damaged as damaged:
+            raise DamagedError("it is longer than what it holds")  # noqa: TRY301 - the same
+    except DamagedError as damaged:
         error = RecordError("bad_envelope", f"its headers cannot be read: {damaged}")
     return tuple(found), error
 
@@ -226,7 +226,7 @@ def _bytes(data: bytes, at: int, end: int) -> tuple[bytes | None, int]:
     if length < 0:
         return None, at
     if length > end - at:
-        raise Damaged("a field's length is more than the record has")
+        raise DamagedError("a field's length is more than the record has")
     return data[at : at + length], at + length
 
 
@@ -238,4 +238,4 @@ def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
         if data[place] < 0x80:  # noqa: PLR2004 - the mark of a number's last byte
             raw %= _U64
             return (raw >> 1) ^ -(raw & 1), place + 1
-    raise Damaged("a number has no end")
+    raise DamagedError("a number has no end")

@@ -26,6 +26,7 @@ from evidence.records import Record, ShortText, Utc
 from policy.vault.erased import Erased, nobody
 from streams.errors import BrokerUnavailable, TopicMismatch
 from streams.kafka import KafkaSettings, consumer, partition_counts
+from streams.readable import failure_of
 from streams.topics import CONSENT
 
 log = logging.getLogger(__name__)
@@ -364,7 +365,8 @@ class ConsentRegister:
     def _take(self, found: Mapping[TopicPartition, list[Any]]) -> None:
         for partition, records in found.items():
             for record in records:
-                if not self._table.take(record.key, record.value, partition.partition, record.offset):
+                value = b"" if failure_of(record) else record.value  # an empty one is broken; None would forget it
+                if not self._table.take(record.key, value, partition.partition, record.offset):
                     place = record.topic, record.partition, record.offset
                     log.warning("%s[%d] offset %d is no consent record; what it is about is unknown", *place)
                     if self._metrics is not None:

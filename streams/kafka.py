@@ -85,6 +85,7 @@ _FOLLOWED_BYTES: Final = 64 * 1024
 """A follower waits for so many bytes, or a tenth of a second: a fetch costs the same, however little it brings."""
 
 
+_OFFSET_DIGITS: Final = 18
 _POLLED: Final = 20_000
 """Records that one poll gives at most, where its caller says nothing else."""
 
@@ -178,6 +179,11 @@ async def committed_notes(
     finally:
         await admin.close()
     return {partition: position.metadata for partition, position in found.items()}
+
+
+def noted_offset(note: str | None) -> int:
+    """Return the offset that a note beside a position is; 0 where it is none: any member of a group may write one."""
+    return int(note) if note and note.isascii() and note.isdecimal() and len(note) <= _OFFSET_DIGITS else 0
 
 
 async def create_topics(

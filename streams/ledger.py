@@ -5,17 +5,21 @@ It answers one question for each work record: is this new, is it ours that a cra
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import Any, Final
 
 from aiokafka import TopicPartition
-from pydantic import ValidationError
 
 from evidence.records import Outcome
 from streams.kafka import KafkaSettings, consumer
+from streams.readable import failure_of
 from streams.work import LedgerEntry, Work
+
+log = logging.getLogger(__name__)
 
 WINDOW: Final = timedelta(hours=1)
 """How long an idempotency key is remembered after its work ended."""
@@ -92,6 +96,17 @@ class Ledger:
             self._claimed[work.scope] = Claim(work.said.request_id, work.intake_id, work.fingerprint)
         return finding
 
+    def release(self, work: Work) -> None:
+        """Hold a scope no more for a work record that is not served."""
+        held = self._claimed.get(work.scope)
+        if held is not None and held.intake_id == work.intake_id:
+            del self._claimed[work.scope]
+
+    def knows(self, scope: str, intake_id: str) -> bool:
+        """Tell whether an arrival of a request holds a scope, or has ended in it."""
+        held, entry = self._claimed.get(scope), self._entries.get(scope)
+        return intake_id in {held.intake_id if held else None, entry.intake_id if entry else None}
+
     def put(self, scope: str, entry: LedgerEntry, now: datetime) -> None:
         """Take an entry that is durable."""
         self._entries[scope] = entry
@@ -128,20 +143,26 @@ class Ledger:
 
 
 async def rebuild(
-    kafka: KafkaSettings, partition: TopicPartition, *, now: datetime, oldest_work: datetime | None
+    kafka: KafkaSettings,
+    partition: TopicPartition,
+    *,
+    now: datetime,
+    oldest_work: datetime | None,
+    skipped: Callable[[int], object] = lambda _: None,
 ) -> Ledger:
-    """Read a ledger partition from as far back as it matters to its end.
+    """Read a ledger partition from as far back as it matters to its end; what is no entry of it is skipped.
 
     Args:
         kafka: how to reach the broker.
         partition: which one.
         now: the time.
         oldest_work: when the oldest unfinished work record was written: no entry of it can be older.
+        skipped: is told how many records were skipped.
 
     Raises:
         KafkaError: the broker failed.
     """
-    ledger = Ledger()
+    ledger, bad = Ledger(), list[int]()
     since = min(now - WINDOW, oldest_work or now) - _MARGIN
     reader = consumer(kafka, group=None)
     try:
@@ -156,19 +177,28 @@ async def rebuild(
         while await reader.position(partition) < end:
             read = await reader.getmany(partition, timeout_ms=1000)
             for record in read.get(partition, ()):
-                _take(ledger, record, now)
+                if not _take(ledger, record, now):
+                    bad.append(record.offset)
     finally:
         await reader.stop()
+    if bad:
+        # Only this program writes here. An entry that is gone may let a call be repeated, so somebody has to look.
+        log.error(
+            "%s[%d]: %d records are no entries of the ledger and were skipped, the first at offset %d",
+            *partition, len(bad), bad[0],
+        )  # fmt: skip
+        skipped(len(bad))
     return ledger
 
 
-def _take(ledger: Ledger, record: Any, now: datetime) -> None:
+def _take(ledger: Ledger, record: Any, now: datetime) -> bool:
+    """Take a record; False where it is no entry. What was known of its scope before stays known."""
+    if failure_of(record) is not None:
+        return False
     if record.key is None or record.value is None:
-        return
+        return record.value is None
     try:
-        entry = LedgerEntry.model_validate_json(record.value)
-    except ValidationError as error:
-        # Only this program writes here. Going on without the entry could repeat a disclosure, so it does not go on.
-        place = f"{record.topic}[{record.partition}] offset {record.offset}"
-        raise RuntimeError(f"the ledger record at {place} cannot be read: {error}") from error
-    ledger.put(record.key.decode(), entry, now)
+        ledger.put(record.key.decode(), LedgerEntry.model_validate_json(record.value), now)
+    except ValueError:  # pydantic's is one, and so is that of a key which is not UTF-8
+        return False
+    return True

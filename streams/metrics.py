@@ -100,6 +100,16 @@ class Metrics:
             ["complete"],
             registry=registry,
         )
+        self.uncorrelated = Counter(
+            "waybill_uncorrelated_events",
+            "Records of the evidence topic that correlation could make nothing of.",
+            registry=registry,
+        )
+        self.ledger_skipped = Counter(
+            "waybill_ledger_skipped",
+            "Records of the ledger that could not be read, and were skipped.",
+            registry=registry,
+        )
         self.detector_failures = Counter(
             "waybill_detector_failures",
             "Requests whose names could not be looked for, so that they count as the highest class.",

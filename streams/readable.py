@@ -1,9 +1,9 @@
 """Records as every consumer of this process gets them: one that cannot be read is a value, never the end of a reader.
 
 aiokafka raises where a batch cannot be read: at a header whose name is not UTF-8, an unknown codec, data that do not
-decompress. The position stays where it is, so that whoever starts again meets the same batch, for ever. Here what can be
-read of such a batch is read, and each of its other offsets is an `UnreadableRecord`, in its place: positions go on as
-with any record, and each reader says what becomes of it. A compressed batch is expanded up to a bound.
+decompress. The position stays where it is, so that whoever starts again meets the same batch, for ever. Here what can
+be read of such a batch is read, and each of its other offsets is an `UnreadableRecord`, in its place: positions go on
+as with any record, and each reader says what becomes of it. A compressed batch is expanded up to a bound.
 
 There is no option for it in the library, so that its fetcher is given other classes, once, for the whole process: the
 stages, the command line and Faust's own consumer read through the same one
@@ -27,7 +27,7 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from evidence.errors import RecordError
 from streams import batches
-from streams.batches import Damaged, Found, Head
+from streams.batches import DamagedError, Found, Head
 
 MAX_EXPANDED_BYTES: Final = 32 * 1024 * 1024
 """Largest batch, decompressed; a topic takes 1 MiB, which well-compressed JSON fills from some 20 MiB."""
@@ -44,7 +44,7 @@ _SNAPPY_BLOCKS: Final = bytes((130, *b"SNAPPY", 0, 0, 0, 0, 1, 0, 0, 0, 1))
 
 
 @dataclass
-class UnreadableRecord(ConsumerRecord[bytes, bytes]):
+class UnreadableRecord(ConsumerRecord[bytes, bytes]):  # type: ignore[misc] # the library is untyped
     """A record, or its offset, of which not everything could be read; key, value and headers are what could."""
 
     failure: RecordError = RecordError("unreadable_record", "the record cannot be read")  # noqa: RUF009 - never changed
@@ -91,13 +91,15 @@ class Batches:
 class ReadableRecords(PartitionRecords):  # type: ignore[misc] # the library is untyped
     """Takes aiokafka's `PartitionRecords`' place: the records of one partition in one answer to a fetch."""
 
+    next_fetch_offset: int
+
     def _unpack_records(self) -> Iterator[ConsumerRecord[bytes, bytes]]:
         records: Batches = self._records
         while records.has_next():
             data = records.next_batch()
             try:
                 head = batches.head(data)
-            except Damaged as damaged:
+            except DamagedError as damaged:
                 # Nobody knows how far it reaches: one offset at a time.
                 yield self._unreadable(self.next_fetch_offset, str(damaged))
                 return
@@ -131,7 +133,7 @@ class ReadableRecords(PartitionRecords):  # type: ignore[misc] # the library is 
         if head.codec:
             try:
                 data = batches.uncompressed(data, expand(head.codec, data[batches.HEADER_BYTES :]))
-            except Damaged as damaged:
+            except DamagedError as damaged:
                 yield from self._unreadable_batch(head, str(damaged))
                 return
         try:
@@ -149,7 +151,7 @@ class ReadableRecords(PartitionRecords):  # type: ignore[misc] # the library is 
                 if found.offset >= self.next_fetch_offset:
                     self.next_fetch_offset = found.offset + 1
                     yield self._made(found, head)
-        except Damaged as damaged:
+        except DamagedError as damaged:
             yield from self._unreadable_batch(head, str(damaged))
 
     def _made(self, found: Found, head: Head) -> ConsumerRecord[bytes, bytes]:
@@ -172,13 +174,13 @@ class ReadableRecords(PartitionRecords):  # type: ignore[misc] # the library is 
         """Read a record of Kafka's message formats before 0.11, which brokers of this decade refuse."""
         try:
             if head.codec:
-                raise Damaged("it is compressed in a format older than Kafka 0.11")
+                raise DamagedError("it is compressed in a format older than Kafka 0.11")  # noqa: TRY301 - one way out
             batch = MemoryRecords(data).next_batch()
             if not batch.validate_crc():
-                raise Damaged("its checksum is wrong")
+                raise DamagedError("its checksum is wrong")  # noqa: TRY301 - the same
             found = [self._consumer_record(self._tp, record) for record in batch]
         except Exception as error:  # noqa: BLE001 - as above
-            told = str(error) if isinstance(error, Damaged) else "its form is not Kafka's"
+            told = str(error) if isinstance(error, DamagedError) else "its form is not Kafka's"
             if head.base_offset >= self.next_fetch_offset:
                 yield self._unreadable(head.base_offset, told)
             return
@@ -222,19 +224,19 @@ def expand(codec: int, data: bytes) -> bytes:
     """Return what was compressed, with any of Kafka's four codecs.
 
     Raises:
-        Damaged: it cannot be, there is no such codec, or it is larger than `MAX_EXPANDED_BYTES`.
+        DamagedError: it cannot be, there is no such codec, or it is larger than `MAX_EXPANDED_BYTES`.
     """
     if codec not in _EXPAND:
-        raise Damaged(f"it is compressed with codec {codec}, which Kafka does not have")
+        raise DamagedError(f"it is compressed with codec {codec}, which Kafka does not have")
     name, decompress = _EXPAND[codec]
     try:
         return decompress(data)
     except (KeyboardInterrupt, SystemExit):
         raise
-    except Damaged:
+    except DamagedError:
         raise
     except BaseException:  # noqa: BLE001 - a panic of the library is no Exception
-        raise Damaged(
+        raise DamagedError(
             f"its {name} data are broken, or have more than {MAX_EXPANDED_BYTES // 2**20} MiB when decompressed"
         ) from None
 

@@ -17,12 +17,15 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
+from evidence.moments import shifted
 from streams.processors.correlation import ClosedStory, Event, parse_time
 from streams.story import span_id
 
 _SCOPE: Final = InstrumentationScope("waybill")
 _GOOD: Final = frozenset({"completed", "refused", "duplicate"})
 _EXPORT_S: Final = 3.0
+_LONGEST_MS: Final = 86_400_000.0 * 36_500
+"""The longest call that is believed: a hundred years."""
 """How long one export may try; also how long a stopping worker waits for a collector that is gone."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -105,7 +108,7 @@ def _asked_model(event: Event, story: ClosedStory) -> str:
 def _call_began(event: Event, story: ClosedStory, end: datetime) -> datetime:
     """Give when a call began; of a call whose worker was lost, only the intent tells."""
     if "durationMs" in event:
-        return end - timedelta(milliseconds=event["durationMs"])
+        return shifted(end, timedelta(milliseconds=-min(event["durationMs"], _LONGEST_MS)))
     intent = _intent(event, story)
     return end if intent is None else parse_time(intent["occurredAtUtc"])
 
@@ -183,8 +186,11 @@ def _context(trace: int, span: str, *, remote: bool = False) -> SpanContext:
 
 
 def _nanoseconds(at: datetime) -> int:
-    """Give nanoseconds since 1970, exactly: a float of that size no longer holds microseconds."""
-    return (at - _EPOCH) // timedelta(microseconds=1) * 1000
+    """Return nanoseconds since 1970, exactly: a float of that size no longer holds microseconds.
+
+    OpenTelemetry counts them from 0 in 64 bits: up to the year 2262 here.
+    """
+    return min(max((at - _EPOCH) // timedelta(microseconds=1) * 1000, 0), 2**63 - 1)
 
 
 class Exporter:

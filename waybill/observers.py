@@ -11,6 +11,7 @@ from streams import envelope
 from streams.kafka import KafkaSettings, producer
 from streams.metrics import Metrics
 from streams.response import DeadLetter
+from streams.stages.letters import letter_key
 from streams.stages.sink_partition import RejectedRecord
 from streams.story import event_id, intake_id, span_id, traceparent
 from streams.topics import DEADLETTER, EVIDENCE
@@ -100,5 +101,5 @@ class SinkRejects:
         )
         headers = hop.headers(envelope.DEADLETTER_TYPE, event_id(intake, 0), now)
         await made.send_and_wait(
-            self._kafka.name(DEADLETTER), key=record.key or intake.encode(), value=letter.to_json(), headers=headers
+            self._kafka.name(DEADLETTER), key=letter_key(record.key, intake), value=letter.to_json(), headers=headers
         )

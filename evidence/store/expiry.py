@@ -18,7 +18,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import Any, Final
 
 import orjson
@@ -30,6 +30,7 @@ from evidence.errors import StoreError, UnavailableError
 from evidence.files.seam import Files
 from evidence.log.commits import Added, Expired
 from evidence.log.ranges import Ranges, of, to_text, union
+from evidence.moments import day_after
 from evidence.records import EventType
 from evidence.rows import leaf_hashes
 from evidence.store.compaction import utc_day
@@ -82,7 +83,7 @@ class Rule:
 
     def due(self, day: date, today: date) -> bool:
         """Say whether rows of a day have to be gone: before the first of them is older than the maximum."""
-        return self.max_days is not None and day + timedelta(days=self.max_days) <= today
+        return self.max_days is not None and day_after(day, self.max_days) <= today
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,9 +337,7 @@ class _Classes:
     def _all(self) -> list[pa.Table]:
         if self._known is None:
             self._known = [
-                self._read(added)
-                for away in _NEIGHBOURS
-                for added in self._by_day.get(self._day + timedelta(days=away), ())
+                self._read(added) for away in _NEIGHBOURS for added in self._by_day.get(day_after(self._day, away), ())
             ]
         return self._known
 

@@ -28,6 +28,7 @@ from typing import Any, Final, Literal, Self
 import orjson
 
 from evidence.errors import ConfigError, PermanentError, UnavailableError
+from evidence.moments import shifted
 from policy.vault import files as vault_files
 from policy.vault import master
 from policy.vault.files import TEMPORARY, Files
@@ -121,7 +122,7 @@ class KeyId:
         year, month, *day = map(int, self.period.split("-"))
         if day:
             start = datetime(year, month, day[0], tzinfo=UTC)
-            return start, start + timedelta(days=1)
+            return start, shifted(start, timedelta(days=1))
         start = datetime(year, month, 1, tzinfo=UTC)
         over = month == DECEMBER
         return start, datetime(year + over, 1 if over else month + 1, 1, tzinfo=UTC)
@@ -129,7 +130,7 @@ class KeyId:
     @property
     def due(self) -> datetime:
         """When everything that was sealed under it has reached its maximum: the earliest moment of its destruction."""
-        return self.span()[1] + timedelta(days=int(self.bucket.rpartition("-")[2]))
+        return shifted(self.span()[1], timedelta(days=int(self.bucket.rpartition("-")[2])))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from evidence.moments import shifted
+
 GRACE: Final = timedelta(seconds=30)
 """How long after its deadline a story may still be open."""
 
@@ -116,15 +118,15 @@ class Correlator:
 def _wait(story: OpenStory, event: Event) -> None:
     """Take into account that a person has to answer first."""
     if event["eventType"] == "approval.requested":
-        story.due = parse_time(event["approval"]["expiresAtUtc"]) + GRACE
+        story.due = shifted(parse_time(event["approval"]["expiresAtUtc"]), GRACE)
     elif event["eventType"] == "approval.approved" and "deadlineUtc" not in story.events[0]:
-        story.due = parse_time(event["occurredAtUtc"]) + PATIENCE
+        story.due = shifted(parse_time(event["occurredAtUtc"]), PATIENCE)
 
 
 def _due(first: Event) -> datetime:
     if "deadlineUtc" in first:
-        return parse_time(first["deadlineUtc"]) + GRACE
-    return parse_time(first["occurredAtUtc"]) + PATIENCE
+        return shifted(parse_time(first["deadlineUtc"]), GRACE)
+    return shifted(parse_time(first["occurredAtUtc"]), PATIENCE)
 
 
 def parse_time(text: str) -> datetime:

@@ -191,6 +191,7 @@ class Account:
         self._waybill: Waybill | None = None
         self._waybill_hash: str | None = None
         self._crossed = False
+        self._intended: Call | None = None
         self._number = 0
         span = span_id(work.intake_id, "dispatch")
         self._story = Story(
@@ -254,6 +255,7 @@ class Account:
         )
         if call.hosted and intend:
             call.about["intent_id"] = call.call_id
+            self._intended = call
             self._intend(call, resent=resent, credential=credential)
         return call
 
@@ -327,6 +329,16 @@ class Account:
             )
         )
         return failure
+
+    @property
+    def crossed(self) -> bool:
+        """Whether a hosted call was intended."""
+        return self._crossed or self._intended is not None
+
+    def lost(self, failure: Failure) -> None:
+        """Say of a hosted call that was intended and has no end that nobody knows what became of it."""
+        if self._intended is not None:
+            self.failed(self._intended, Ambiguous(failure.code, failure.message))
 
     def failed(self, call: Call, error: BackendError) -> Failure:
         """Say that an attempt failed."""
@@ -493,6 +505,7 @@ class Account:
         )
 
     def _attempted(self, call: Call, ref: RouteRef, outcome: str, usage: Usage | None = None) -> None:
+        self._intended = None
         self.attempts.append(
             Attempt(
                 attempt=self._number,

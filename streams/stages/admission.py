@@ -21,6 +21,7 @@ from streams.errors import kind_and_place
 from streams.kafka import KafkaSettings
 from streams.metrics import Metrics
 from streams.processors.classification import NAMES_FAILED
+from streams.readable import failure_of
 from streams.stages.admit import Asked, Incoming, Names, Read, Rules, admit_all, read_request, refuse
 from streams.stages.admitted import Admitted
 from streams.stages.lanes import LaneStage
@@ -191,4 +192,5 @@ def _incoming(record: Any) -> Incoming:
         timestamp_ms=record.timestamp,
         value=record.value,
         headers=record.headers,
+        unreadable=failure_of(record),
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, NamedTuple, Protocol
 
 from evidence.canonical import sha256_hex
 from evidence.errors import RecordError
+from evidence.moments import log_moment
 from evidence.records import EventType, Failure, Outcome, Position, Stage
 from inference.rulebook import Rulebook, Shelf
 from policy.detection.detectors import Finding
@@ -44,6 +45,9 @@ class Incoming(NamedTuple):
 
     headers: Sequence[tuple[str, bytes | None]]
     """CloudEvents, trace context and the token."""
+
+    unreadable: RecordError | None = None
+    """What could not be read of it."""
 
 
 class Consents(Protocol):
@@ -205,7 +209,7 @@ def _admission(record: Incoming, rules: Rules, now: datetime, found: Read, class
     subject = request.subject
     # After `now` was taken: who is not erased yet is so at a later moment, and dispatch compares that with `now`.
     erased = rules.erased(request.tenant.id, subject)
-    if erased is not None and min(request.timestamp_utc, _moment(record), now) <= erased:
+    if erased is not None and min(request.timestamp_utc, log_moment(record.timestamp_ms, now), now) <= erased:
         raise RecordError("erased", "what is kept about the person was erased after this was asked")
     consent = rules.consents.state(request.tenant.id, subject, request.purpose, now)
     return Admission(
@@ -242,6 +246,8 @@ def read_request(record: Incoming, rules: Rules, now: datetime) -> Read:
     Raises:
         RecordError: it is none, or one that is not served.
     """
+    if record.unreadable is not None:
+        raise record.unreadable
     size = len(record.value or b"")
     if size > rules.max_bytes:
         raise RecordError("oversized", f"the record has {size} bytes; {rules.max_bytes} are allowed")
@@ -354,10 +360,6 @@ def _state(tracestate: str, scanner: Scanner) -> str:
     result = scanner.scan_closed(tracestate)
     held = any(finding.category == "secret" or finding.kind == "email" for finding in result.findings)
     return "" if held or result.failed else tracestate
-
-
-def _moment(record: Incoming) -> datetime:
-    return datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
 
 
 def _intake(record: Incoming, rules: Rules) -> str:

@@ -19,11 +19,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from evidence.canonical import sha256_hex
 from evidence.errors import RecordError, RetryableError
-from evidence.records import Failure, Outcome, Position, Stage
+from evidence.records import Outcome, Position, Stage
 from policy.vault.erased import Erased
-from streams import envelope
 from streams.approvals import (
     ApprovalClosed,
     ApprovalRequest,
@@ -39,13 +37,13 @@ from streams.approvals import (
     unsigned,
 )
 from streams.errors import BrokerUnavailable, kind_and_place
-from streams.kafka import KafkaSettings, committed_notes
+from streams.kafka import KafkaSettings, committed_notes, noted_offset
 from streams.metrics import Metrics
-from streams.response import DeadLetter
+from streams.readable import failure_of
 from streams.stages.answer import Answer, Answering, note_of
 from streams.stages.lanes import LaneStage
-from streams.story import event_id, intake_id, span_id, traceparent
-from streams.topics import APPROVALS, DEADLETTER
+from streams.stages.letters import Sender
+from streams.topics import APPROVALS
 from streams.transactions import Batch, Outgoing, Writer, committed_position
 from streams.watermark import Watermark
 
@@ -177,8 +175,7 @@ class ApprovalsLane:
         if position is not None:
             self._reader.seek(self._partition, position)
             notes = await committed_notes(self._kafka, self._kafka.group(NAME), [self._partition])
-            note = notes.get(self._partition, "")
-            self._judged = int(note) if note.isdecimal() else 0
+            self._judged = noted_offset(notes.get(self._partition))
         end = await log_end(self._kafka, self._partition)
         found: list[Any] = []
         while not self._stopping and await self._reader.position(self._partition) < end:
@@ -247,6 +244,8 @@ class ApprovalsLane:
         self._mark.begin(record.offset)
         handled = record.offset < self._judged
         try:
+            if (unreadable := failure_of(record)) is not None:
+                raise unreadable
             found = read(record.key, record.value)
         except RecordError as error:
             if not handled:
@@ -333,26 +332,8 @@ class ApprovalsLane:
 
     def _reject(self, record: Any, code: str, message: str, request_id: str | None, step: _Step) -> None:
         """Send a record to the dead letters; what it was about, if anything, waits on."""
-        value = record.value or b""
-        letter = DeadLetter(
-            source=Position(topic=record.topic, partition=record.partition, offset=record.offset),
-            source_timestamp_ms=record.timestamp,
-            request_id=request_id,
-            failure=Failure(code=code, message=message[:2000]),
-            payload_sha256=sha256_hex(value),
-            payload_bytes=len(value),
-            recorded_at_utc=step.now,
-            stage=Stage.APPROVALS,
-        )
-        intake = intake_id(self._desk.log_id, record.topic, record.partition, record.offset, record.timestamp)
-        hop = envelope.Hop(
-            source=f"/waybill/{self._desk.site}/approvals",
-            subject=request_id or intake,
-            traceparent=traceparent(intake, span_id(intake, "approvals")),
-        )
-        headers = hop.headers(envelope.DEADLETTER_TYPE, event_id(intake, 0), step.now)
-        topic = self._kafka.name(DEADLETTER)
-        step.records.append(Outgoing(topic, record.key or intake.encode(), letter.to_json(), headers))
+        sender = Sender(Stage.APPROVALS, self._desk.site, self._desk.log_id, self._kafka.name)
+        step.records.append(sender.letter(record, RecordError(code, message), step.now, request_id=request_id))
         step.results.append("void")
         step.dead.append(code)
 

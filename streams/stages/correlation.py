@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 
@@ -14,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, KafkaError
 
 from streams.errors import BrokerUnavailable
-from streams.kafka import KafkaSettings, committed_notes, consumer
+from streams.kafka import KafkaSettings, committed_notes, consumer, noted_offset
 from streams.metrics import Metrics
 from streams.processors.correlation import ClosedStory, Correlator
 from streams.telemetry import Exporter
@@ -80,8 +79,7 @@ class Correlation(ConsumerRebalanceListener):  # type: ignore[misc] # the librar
         except Exception as error:  # noqa: BLE001 - run() raises it; the consumer would swallow it here
             self._failure, told = error, {}
         for partition in partitions:
-            note = told.get(partition, "")
-            self._correlator.begin(partition.partition, int(note) if note.isdecimal() else 0)
+            self._correlator.begin(partition.partition, noted_offset(told.get(partition)))
         self._partitions = set(partitions)
         self._assigned.set()
         self._ready()
@@ -115,9 +113,11 @@ class Correlation(ConsumerRebalanceListener):  # type: ignore[misc] # the librar
 
     async def _take(self, records: list[Any]) -> None:
         for place, record in enumerate(records):
-            # The sink sends what is no event to the dead letters; here it is merely not a story.
-            with suppress(ValueError, TypeError, KeyError, AttributeError):
+            try:
                 self._tell(self._correlator.observe(orjson.loads(record.value), record.partition, record.offset))
+            except Exception:  # noqa: BLE001 - this stage only looks on: nothing that an event holds ends it
+                # The sink sends what is no event to the dead letters; here it is merely not a story.
+                self._metrics.uncorrelated.inc()
             if place % _CHUNK == _CHUNK - 1:
                 await asyncio.sleep(0)
 

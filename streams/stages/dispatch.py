@@ -15,21 +15,21 @@ from time import perf_counter
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from pydantic import ValidationError
+from aiokafka.errors import KafkaError
 
-from evidence.canonical import sha256_hex
-from evidence.records import Failure, Position, Stage
-from streams import envelope
+from evidence.errors import RecordError, RetryableError
+from evidence.moments import log_moment
+from evidence.records import Failure, Outcome, Position, Stage
 from streams.errors import kind_and_place
 from streams.kafka import KafkaSettings
-from streams.ledger import Ledger, rebuild
+from streams.ledger import Finding, Ledger, Standing, rebuild
 from streams.metrics import Metrics
-from streams.response import DeadLetter
+from streams.stages import bad_work
 from streams.stages.account import Kitchen, Served
 from streams.stages.lanes import LaneStage
+from streams.stages.letters import Sender
 from streams.stages.serve import Serving
-from streams.story import event_id, intake_id, span_id, traceparent
-from streams.topics import DEADLETTER, LEDGER, WORK_HOSTED, WORK_LOCAL
+from streams.topics import LEDGER, WORK_HOSTED, WORK_LOCAL
 from streams.transactions import Batch, Outgoing, Writer, committed_position
 from streams.watermark import Watermark
 from streams.work import Work
@@ -133,7 +133,7 @@ class DispatchLane:
         self._kitchen = kitchen
         self._gates = gates
         self._limits = limits
-        self._log_id = log_id
+        self._sender = Sender(Stage.DISPATCH, kitchen.site, log_id, kafka.name)
         self._ledger = Ledger()
         self._marks = {partition: Watermark() for partition in partitions}
         self._committed: dict[TopicPartition, int] = {}
@@ -193,7 +193,13 @@ class DispatchLane:
             begun = await self._begun(partition, end)
             if begun is not None:
                 oldest = begun if oldest is None else min(oldest, begun)
-        self._ledger = await rebuild(self._kafka, self._ledger_partition, now=self._kitchen.clock(), oldest_work=oldest)
+        self._ledger = await rebuild(
+            self._kafka,
+            self._ledger_partition,
+            now=self._kitchen.clock(),
+            oldest_work=oldest,
+            skipped=self._kitchen.metrics.ledger_skipped.inc,
+        )
 
     async def _begun(self, partition: TopicPartition, end: int) -> datetime | None:
         """Say when the first unfinished work record was written; None where there is none."""
@@ -204,7 +210,7 @@ class DispatchLane:
             while await self._reader.position(partition) < end:
                 found = await self._reader.getmany(partition, timeout_ms=_PEEK_STEP_MS, max_records=1)
                 if found.get(partition):
-                    return datetime.fromtimestamp(found[partition][0].timestamp / 1000, UTC)
+                    return log_moment(found[partition][0].timestamp, _EPOCH)
                 if loop.time() > give_up:
                     return _EPOCH  # there is some, and it does not show itself: the whole ledger is read
             return None
@@ -232,16 +238,25 @@ class DispatchLane:
     async def _serve(self, partition: TopicPartition, record: Any) -> None:
         try:
             try:
-                work = Work.model_validate_json(record.value)
-            except ValidationError as error:
-                await self._finish(partition, record.offset, self._bad_work(record, error))
+                work = bad_work.read(record)
+            except RecordError as error:
+                self._kitchen.metrics.dead_letters.labels(error.code).inc()
+                await self._finish(partition, record.offset, self._unserved(record, error))
                 return
             place = Position(topic=partition.topic, partition=partition.partition, offset=record.offset)
             now = self._kitchen.clock()
             self._kitchen.metrics.stage_seconds.labels("queue").observe(
                 max(0.0, (now - work.admitted_at_utc).total_seconds())
             )
-            served = await Serving(self._kitchen, work, place, self._commit).run(self._ledger.claim(work))
+            finding = self._ledger.claim(work)
+            serving: Serving | None = None
+            try:
+                serving = Serving(self._kitchen, work, place, self._commit)
+                served = await serving.run(finding)
+            except (KafkaError, RetryableError, OSError):
+                raise  # not the record: the same one may be served later
+            except Exception as error:  # noqa: BLE001 - it ends this request, and no other
+                served = self._failed(record, work, finding, serving, error)
             if served is None:
                 await self._finish(partition, record.offset, [])
                 return
@@ -256,9 +271,44 @@ class DispatchLane:
             raise
         except Exception as error:  # noqa: BLE001 - see below
             # One way back to work: the lane ends, the stage starts again from what is committed.
-            where = *partition, record.offset
-            log.error("%s[%d] offset %d could not be served: %s", *where, kind_and_place(error))  # noqa: TRY400 - an exception's own text may hold input
+            self._tell(record, error)
             self._fail(error)
+
+    def _tell(self, record: Any, error: Exception) -> None:
+        where = record.topic, record.partition, record.offset
+        log.error(
+            "%s[%d] offset %d could not be served: %s", *where, kind_and_place(error)
+        )  # an exception's own text may hold input
+
+    def _failed(self, record: Any, work: Work, finding: Finding, serving: Serving | None, error: Exception) -> Served:
+        """End a request on which the program itself failed: `failed`, or `unknown` where its call may have been made.
+
+        Raises:
+            Exception: a call may have been made, and not even its end can be told.
+        """
+        self._tell(record, error)
+        self._kitchen.metrics.dead_letters.labels(bad_work.INTERNAL.code).inc()
+        now, said = self._kitchen.clock(), work.said.request_id
+        if serving is not None:
+            try:
+                served = serving.broken(Failure(code=bad_work.INTERNAL.code, message=str(bad_work.INTERNAL)))
+            except Exception:
+                if serving.crossed:
+                    raise
+            else:
+                served.records.append(self._sender.letter(record, bad_work.INTERNAL, now, request_id=said))
+                return served
+        if finding.standing is Standing.INTERRUPTED:
+            raise error
+        self._ledger.release(work)
+        return Served(self._unserved(record, bad_work.INTERNAL), None, Outcome.FAILED, "none")
+
+    def _unserved(self, record: Any, error: RecordError) -> list[Outgoing]:
+        """Give what ends a work record that cannot be served; a request that is taken already has another end."""
+        request = bad_work.glimpse(record.value)
+        if request is not None and self._ledger.knows(request.scope, request.intake_id):
+            request = None
+        return bad_work.end(record, error, self._sender, self._kitchen.clock(), request)
 
     async def _commit(self, records: Sequence[Outgoing]) -> None:
         """Make records durable; returns when the transaction that holds them is committed."""
@@ -338,30 +388,6 @@ class DispatchLane:
             if not committer.done():
                 log.warning("%d requests were still in flight after %.0f s", len(self._serving), self._limits.drain_s)
             serving.cancel()
-
-    def _bad_work(self, record: Any, error: ValidationError) -> list[Outgoing]:
-        """Send a work record that cannot be read to the dead letters; nobody but this program should write there."""
-        now = self._kitchen.clock()
-        value = record.value or b""
-        self._kitchen.metrics.dead_letters.labels("bad_work").inc()
-        letter = DeadLetter(
-            source=Position(topic=record.topic, partition=record.partition, offset=record.offset),
-            source_timestamp_ms=record.timestamp,
-            failure=Failure(code="bad_work", message=f"not a work record: {error.error_count()} fields are wrong"),
-            payload_sha256=sha256_hex(value),
-            payload_bytes=len(value),
-            recorded_at_utc=now,
-            stage=Stage.DISPATCH,
-        )
-        intake = intake_id(self._log_id, record.topic, record.partition, record.offset, record.timestamp)
-        hop = envelope.Hop(
-            source=f"/waybill/{self._kitchen.site}/dispatch",
-            subject=intake,
-            traceparent=traceparent(intake, span_id(intake, "dispatch")),
-        )
-        headers = hop.headers(envelope.DEADLETTER_TYPE, event_id(intake, 0), now)
-        topic = self._kafka.name(DEADLETTER)
-        return [Outgoing(topic, record.key or intake.encode(), letter.to_json(), headers)]
 
 
 def _disappoint(pending: _Pending, error: BaseException) -> None:

@@ -111,6 +111,16 @@ class Serving:
             case Standing.NEW:
                 return await self._serve(self._routes())
 
+    @property
+    def crossed(self) -> bool:
+        """Whether a call may have been made, or its intent is durable."""
+        return self._account.crossed
+
+    def broken(self, failure: Failure) -> Served:
+        """End it where the program itself failed on it: a call that was intended and has no end is in doubt."""
+        self._account.lost(failure)
+        return self._unanswered(Outcome.FAILED, failure)
+
     def _routes(self) -> list[RouteConfig]:
         table = self._book.table.by_name
         return [table[name] for name in self._work.routes if name in table]

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evidence.log.ranges import Ranges, span
-from evidence.parsing import Parsed, parse
+from evidence.moments import LAST_MS
+from evidence.parsing import Parsed, Reject, parse
 from evidence.store.writer import PartitionWriter
 from streams.errors import LogMismatch
+from streams.readable import failure_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +106,17 @@ class SinkPartition:
 
 
 def parse_records(records: list[Any], partition: int) -> Parsed:
-    """Turn records into rows."""
-    return parse(
-        [record.value for record in records],
+    """Turn records into rows; one that could not be read is a reject, and a time that is none counts as absent."""
+    parsed = parse(
+        [None if failure_of(record) else record.value for record in records],
         partition=partition,
         offsets=[record.offset for record in records],
-        timestamps_ms=[record.timestamp for record in records],
+        timestamps_ms=[record.timestamp if record.timestamp <= LAST_MS else -1 for record in records],
     )
+    if not parsed.rejects:
+        return parsed
+    rejects = (Reject(one.index, failure_of(records[one.index]) or one.error) for one in parsed.rejects)
+    return Parsed(parsed.table, tuple(rejects))
 
 
 def rejected_record(record: Any, error: Any) -> RejectedRecord:

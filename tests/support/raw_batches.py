@@ -1,11 +1,10 @@
-"""Writes record batches byte by byte, as any client of Kafka may: what producers of the library refuse to write, too."""
+"""Writes record batches byte by byte, as any client of Kafka may: also what the library's producers refuse to write."""
 
 from __future__ import annotations
 
 import struct
 import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import NamedTuple, Self
 from zlib import compressobj
 
@@ -67,7 +66,9 @@ def compress(data: bytes, codec: int) -> bytes:
     return data
 
 
-def seal(attributes: int, payload: bytes, *, count: int, first_ms: int, newest_ms: int, last: int | None = None) -> bytes:
+def seal(
+    attributes: int, payload: bytes, *, count: int, first_ms: int, newest_ms: int, last: int | None = None
+) -> bytes:
     """Give a batch with a right checksum around a payload, whatever that is."""
     last = count - 1 if last is None else last
     checked = struct.pack(">hiqqqhii", attributes, last, first_ms, newest_ms, -1, -1, -1, count) + payload
@@ -93,7 +94,7 @@ class RawProducer:
         await self._client.bootstrap()
         return self
 
-    async def __aexit__(self, *_: type[BaseException] | TracebackType | BaseException | None) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._client.close()
 
     async def send(self, topic: str, partition: int, data: bytes) -> tuple[int, int]:

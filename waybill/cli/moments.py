@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from evidence.errors import ConfigError
+from evidence.moments import shifted
 
 _AGO: Final = re.compile(r"(\d{1,6})([hd])")
 
@@ -18,7 +19,7 @@ def moment(text: str, now: datetime) -> datetime:
         ConfigError: it is neither.
     """
     if ago := _AGO.fullmatch(text):
-        return now - timedelta(hours=int(ago[1]) * (24 if ago[2] == "d" else 1))
+        return shifted(now, -timedelta(hours=int(ago[1]) * (24 if ago[2] == "d" else 1)))
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
