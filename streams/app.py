@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from aiokafka.errors import KafkaError
 from faust.web import Request, Response, View
 from mode import Service
 
-from evidence.errors import RetryableError, WaybillError
+from evidence.errors import PermanentError, RetryableError, WaybillError
 from streams.errors import kind_and_place
 from streams.kafka import KafkaSettings
 from streams.metrics import Metrics
@@ -34,6 +35,7 @@ TABLE: Final = "dead-letter-reasons"
 CHANGELOG: Final = f"{APP}-{TABLE}-changelog"
 """Faust's own topic behind the table; it must exist with as many partitions as `ai.deadletter`."""
 
+_CODE: Final = re.compile("[a-z0-9_]{1,64}")
 _FIRST_WAIT_S: Final = 0.5
 _LONGEST_WAIT_S: Final = 15.0
 
@@ -65,7 +67,7 @@ class HostSettings:
 
 
 class StageService(Service):
-    """Runs a stage while the worker lives: trouble that may pass starts it again, any other ends the worker."""
+    """Runs a stage while the worker lives: trouble starts it again, what a person has to look at ends the worker."""
 
     abstract = False
 
@@ -105,15 +107,17 @@ class StageService(Service):
             self.condition = "starting"
             try:
                 await self._run_stage(self._ready)
-            except (KafkaError, RetryableError, OSError) as error:
+            except PermanentError:
+                raise  # a person has to look, and starting again changes nothing
+            except Exception as error:  # noqa: BLE001 - a fault of one stage is no reason to end the others for good
                 if self._ending:
                     # It took the place of the cancellation, of which there is only one: to start again is to stay.
-                    log.warning("stage %s: %s as it ended", self._name, error or type(error).__name__)
+                    log.warning("stage %s: %s as it ended", self._name, _told(error))
                     return
                 if asyncio.get_running_loop().time() - began > _LONGEST_WAIT_S:
                     wait = _FIRST_WAIT_S
-                self.condition = f"waiting: {error}"
-                log.warning("stage %s: %s; again in %.1f s", self._name, error or type(error).__name__, wait)
+                self.condition = f"waiting: {_told(error)}"
+                log.warning("stage %s: %s; again in %.1f s", self._name, _told(error), wait)
                 self._restarts.inc()
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, _LONGEST_WAIT_S)
@@ -127,6 +131,13 @@ class StageService(Service):
         self.condition = f"failed: {told}"
         log.error("stage %s failed: %s", self._name, told)
         asyncio.ensure_future(self.crash(error))  # noqa: RUF006 - the service's own machinery ends the process
+
+
+def _told(error: Exception) -> str:
+    """Return what may be said of an error: our own never quote input, the broker's and the disk's neither."""
+    if isinstance(error, KafkaError | RetryableError | OSError):
+        return str(error) or type(error).__name__
+    return f"a fault of this program, {kind_and_place(error)}"
 
 
 class Host(faust.App):
@@ -186,14 +197,19 @@ def _count_dead_letters(app: faust.App, settings: HostSettings) -> Any:
     async def dead_letters(stream: Any) -> None:
         # An exception in an agent would acknowledge its event unseen, so none may leave this loop.
         async for event in stream.events():
-            try:
-                reason = str(orjson.loads(event.value)["failure"]["code"])
-            except (orjson.JSONDecodeError, KeyError, TypeError):
-                reason = "unreadable"
-            table[f"{event.message.partition}/{reason}"] += 1
+            table[f"{event.message.partition}/{_reason(event.value)}"] += 1
 
     del dead_letters
     return table
+
+
+def _reason(value: bytes | None) -> str:
+    """Return the code of a dead letter, which anybody who may write there may have written."""
+    try:
+        reason = str(orjson.loads(value or b"")["failure"]["code"])
+    except (ValueError, LookupError, TypeError):
+        reason = ""
+    return reason if _CODE.fullmatch(reason) else "unreadable"
 
 
 def _views(app: faust.App, services: list[StageService], metrics: Metrics, table: Any) -> None:

@@ -28,6 +28,9 @@ UNSIGNED: Final = "unsigned"
 LONGEST_WAIT: Final = timedelta(days=7)
 """How long a request may wait at most: it must end long before its topic, and its evidence's, forget it."""
 
+_LARGEST_BYTES: Final = 1_000_000
+"""Largest record that is taken: admission writes no larger one, and an answer makes it somewhat longer."""
+
 _CLOSED_KEPT: Final = 50_000
 """Closed ids that are remembered, to tell a second verdict from one on something that never was."""
 
@@ -105,7 +108,7 @@ class ApprovalRequest(Record):
     """The work record as JSON, sealed; only its place in the story and its approval are filled in here."""
     work_topic: Literal["ai.work.local", "ai.work.hosted"]
     """Where the work goes once it is approved, by the topic's name without a prefix."""
-    work_key: Annotated[str, Field(min_length=1)]
+    work_key: ShortText
     """Under which key."""
     receipt: str | None = None
     """The route receipt as a JSON object, for the response where it is not approved; it is handed on as it is."""
@@ -212,10 +215,12 @@ def read(key: bytes | None, value: bytes | None) -> ApprovalRecord:
     except ValidationError as error:
         wrong = sorted({str(problem["loc"][0]) for problem in error.errors(include_input=False) if problem["loc"]})
         raise RecordError("bad_approval", f"these fields are wrong: {', '.join(wrong)[:500]}") from None
-    except (orjson.JSONDecodeError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise RecordError(
             "bad_approval", "not a record of ai.approvals: `record` is request, verdict or closed"
         ) from None
+    if len(value or b"") > _LARGEST_BYTES:
+        raise RecordError("bad_approval", f"more than {_LARGEST_BYTES} bytes: what follows from it would fit no topic")
     if key != found.approval_id.encode():
         raise RecordError("bad_approval", "the key is not the record's approval id")
     return found

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
+
+import orjson
 
 from evidence.errors import RecordError
 from streams.memory import Memory
@@ -30,6 +32,24 @@ Headers = list[tuple[str, bytes]]
 
 _READ: Final = frozenset({"content-type", "ce_specversion", "ce_type", "ce_id", "ce_source", "ce_dataclassification"})
 """The headers that mean something here; others may say what they like."""
+
+
+def content(value: bytes | None, *texts: str, objects: tuple[str, ...] = ()) -> dict[str, Any] | None:
+    """Return a record's JSON object; None where it is none, or lacks one of these members: anybody may write a record.
+
+    Args:
+        value: the record's value.
+        texts: members that have to be there as texts.
+        objects: members that have to be there as objects.
+    """
+    try:
+        found = orjson.loads(value or b"")
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(found, dict):
+        return None
+    whole = all(isinstance(found.get(name), str) for name in texts)
+    return found if whole and all(isinstance(found.get(name), dict) for name in objects) else None
 
 
 class Envelope(NamedTuple):

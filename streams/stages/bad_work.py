@@ -24,6 +24,9 @@ from streams.topics import RESPONSES
 from streams.transactions import Outgoing
 from streams.work import Work
 
+_LONGEST_ABOUT: Final = 400_000
+"""Bytes of a work record beside what is sealed: most of them stand in its receipt again, beside the answer."""
+
 INTERNAL: Final = RecordError("internal_error", "the program failed on this request; its log says how")
 """What is told of an error that has no sentence of its own."""
 
@@ -67,9 +70,12 @@ def read(record: Any) -> Work:
     if unreadable is not None:
         raise unreadable
     try:
-        return Work.model_validate_json(record.value or b"")
+        work = Work.model_validate_json(record.value or b"")
     except ValidationError as error:
         raise RecordError("bad_work", f"not a work record: {error.error_count()} fields are wrong") from None
+    if len(record.value) - len(work.sealed) > _LONGEST_ABOUT:
+        raise RecordError("bad_work", f"more than {_LONGEST_ABOUT} bytes beside what is sealed: no response has room")
+    return work
 
 
 def glimpse(value: bytes | None) -> Glimpse | None:

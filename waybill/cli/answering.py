@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import uuid4
 
-import orjson
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
@@ -140,7 +139,9 @@ def _closed(record: Any, approval_id: str) -> ApprovalClosed | None:
 
 
 def _check_refused(record: Any, place: tuple[str, int, int]) -> None:
-    letter = orjson.loads(record.value)
-    source = letter["source"]
-    if (source["topic"], source["partition"], source["offset"]) == place:
-        raise RecordError(letter["failure"]["code"], letter["failure"]["message"])
+    letter = envelope.content(record.value, objects=("source", "failure"))
+    if letter is None:
+        return
+    source, failure = letter["source"], letter["failure"]
+    if tuple(source.get(name) for name in ("topic", "partition", "offset")) == place:
+        raise RecordError(str(failure.get("code")), str(failure.get("message")))

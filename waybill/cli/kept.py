@@ -11,6 +11,7 @@ import orjson
 from aiokafka.structs import ConsumerRecord
 
 from evidence.pack import Documents
+from streams import envelope
 from streams.errors import BrokerUnavailable
 from streams.kafka import KafkaSettings
 from streams.topics import WORK_HOSTED, WORK_LOCAL
@@ -75,11 +76,10 @@ def _of_record(record: ConsumerRecord[Any, Any], intakes: Sequence[str]) -> dict
     value = record.value or b""
     if not any(intake.encode() in value for intake in intakes):  # most are of others, and cost no parsing
         return {}
-    try:
-        work = orjson.loads(value)
-    except orjson.JSONDecodeError:
+    work = envelope.content(value, "intakeId", objects=("waybills",))
+    if work is None or work["intakeId"] not in intakes:
         return {}
-    return dict(_contracts(work.get("waybills", {}).values())) if work.get("intakeId") in intakes else {}
+    return dict(_contracts(work["waybills"].values()))
 
 
 def _contracts(values: Iterable[Any]) -> Iterable[tuple[str, bytes]]:

@@ -10,8 +10,6 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final, Literal
 from uuid import uuid4
 
-import orjson
-
 from evidence.errors import UnavailableError
 from waybill.settings import Settings
 
@@ -84,7 +82,8 @@ class NotTold(UnavailableError):  # noqa: N818 - named as the condition
 
 async def _written(settings: Settings, unsure: Sequence[Untold]) -> set[str]:
     """Give the ids of those that `ai.evidence` has already."""
-    from streams.topics import EVIDENCE  # noqa: PLC0415 - `--help` needs none of it
+    from streams import envelope  # noqa: PLC0415 - `--help` needs none of it
+    from streams.topics import EVIDENCE  # noqa: PLC0415 - the same
     from waybill.cli.traffic import tail  # noqa: PLC0415 - the same
 
     wanted = {each.id for each in unsure}
@@ -104,8 +103,9 @@ async def _written(settings: Settings, unsure: Sequence[Untold]) -> set[str]:
             while open_:
                 batch = await reader.getmany(*open_, timeout_ms=500)
                 for record in (record for records in batch.values() for record in records):
-                    if any(kind in record.value for kind in kinds):
-                        found.add(orjson.loads(record.value)["intakeId"])
+                    if any(kind in (record.value or b"") for kind in kinds):
+                        event = envelope.content(record.value, "intakeId")
+                        found.update([event["intakeId"]] if event else ())
                 open_ = {each for each in open_ if await reader.position(each) < ends[each]}
     except TimeoutError:
         raise UnavailableError(

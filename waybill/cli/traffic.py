@@ -12,11 +12,9 @@ from types import TracebackType
 from typing import Any, Final, Self
 from uuid import uuid4
 
-import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from evidence.errors import RecordError
 from policy.identity.verify import HEADER
 from streams import envelope
 from streams.errors import BrokerUnavailable, TopicMismatch
@@ -141,16 +139,21 @@ class Traffic:
                 raise BrokerUnavailable(f"the broker at {self._kafka.bootstrap} does not answer: {error}") from error
             for partition, records in found.items():
                 for record in records:
-                    self._take(partition.topic, orjson.loads(record.value))
+                    self._take(partition.topic, record.value)
             self._sort_early()
             changed(self.progress)
         return True
 
-    def _take(self, topic: str, value: dict[str, Any]) -> None:
+    def _take(self, topic: str, said: bytes | None) -> None:
         if topic == self._kafka.name(RESPONSES):
-            if value["requestId"] in self._ids:
+            value = envelope.content(said, "requestId", "outcome")
+            if value is not None and value["requestId"] in self._ids:
                 self.progress.responses[value["requestId"]] = value
-        elif value.get("requestId") in self._ids:
+            return
+        value = envelope.content(said, objects=("failure", "source"))
+        if value is None:
+            return
+        if isinstance(value.get("requestId"), str) and value["requestId"] in self._ids:
             self.progress.rejected[value["requestId"]] = value
         elif "requestId" not in value:
             self._early.append(value)
@@ -160,8 +163,8 @@ class Traffic:
         rest: list[dict[str, Any]] = []
         for value in self._early:
             source = value["source"]
-            key = self._places.get((source["partition"], source["offset"]))
-            if source["topic"] == self._kafka.name(REQUESTS) and key in self._unreadable:
+            key = self._places.get((source.get("partition"), source.get("offset")))
+            if source.get("topic") == self._kafka.name(REQUESTS) and key in self._unreadable:
                 self.progress.dead[key] = value
             elif self.progress.sent < self.progress.total:
                 rest.append(value)
@@ -230,8 +233,10 @@ async def find_response(kafka: KafkaSettings, request_id: str, timeout_s: float)
             while open_:
                 batch = await reader.getmany(*open_, timeout_ms=_POLL_MS)
                 for record in (record for records in batch.values() for record in records if record.key == key):
-                    response = _response(record.value, request_id)
-                    if response and (found is None or response["outcome"] != "duplicate"):
+                    response = envelope.content(record.value, "requestId", "outcome")
+                    if response is None or response["requestId"] != request_id:
+                        continue
+                    if found is None or response["outcome"] != "duplicate":
                         found = response
                 # Not by the offset of the last record: a transaction's own marker can be the last thing there.
                 open_ = {partition for partition in open_ if await reader.position(partition) < ends[partition]}
@@ -242,11 +247,3 @@ async def find_response(kafka: KafkaSettings, request_id: str, timeout_s: float)
     finally:
         await reader.stop()
     return found
-
-
-def _response(value: bytes, request_id: str) -> dict[str, Any] | None:
-    try:
-        content = orjson.loads(value)
-    except orjson.JSONDecodeError as error:
-        raise RecordError("not_json", f"a record on ai.responses is not JSON: {error}") from None
-    return content if content.get("requestId") == request_id else None
