@@ -154,6 +154,9 @@ def _sift(values: Sequence[bytes | None], base: int, tables: list[pa.Table], rej
                 tables.append(table)
             except RecordError as error:
                 rejects.append(Reject(index, error))
+            except Exception as error:  # noqa: BLE001 - what cannot be stored is told, and never ends the sink
+                told = f"the event cannot be brought into the table's form ({type(error).__name__})"
+                rejects.append(Reject(index, RecordError("out_of_range", told)))
 
 
 def _read(values: Sequence[bytes | None]) -> pa.Table | None:
@@ -163,7 +166,7 @@ def _read(values: Sequence[bytes | None]) -> pa.Table | None:
         return None
     try:
         return _table(there) if len(there) < _BY_TYPE_FROM else _by_type(there)
-    except (pa.ArrowInvalid, UnicodeDecodeError, _Odd):
+    except Exception:  # noqa: BLE001 - whatever the reader cannot do with them, one by one tells which it is
         return None
 
 
@@ -330,6 +333,8 @@ def _check_number(column: Column, array: pa.ChunkedArray) -> None:
     if column.kind == "number" and not pc.all(pc.is_finite(array)).as_py():
         raise _Odd
     if column.minimum is not None and pc.min(array).as_py() < column.minimum:
+        raise _Odd
+    if column.maximum is not None and pc.max(array).as_py() > column.maximum:
         raise _Odd
 
 

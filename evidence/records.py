@@ -21,6 +21,13 @@ EVIDENCE_VERSION: Final = "1.1"
 """Version of the event's form; the major part changes when an old reader would misread a new event."""
 
 
+MOST_TOKENS: Final = 10**12
+"""More than any call or request can have; sums of columns with such values stay far from 64 bits."""
+
+_INT32: Final = 2**31 - 1
+_INT64: Final = 2**63 - 1
+
+
 class _MustBeUtc:
     """Checked where pydantic parses, which costs nothing; a function of ours would be called for each event."""
 
@@ -202,9 +209,9 @@ class PolicyRef(Record):
 class Usage(Record):
     """What an answer cost."""
 
-    input_tokens: int = Field(ge=0)
+    input_tokens: int = Field(ge=0, le=MOST_TOKENS)
     """Tokens read, as the destination counts them."""
-    output_tokens: int = Field(ge=0)
+    output_tokens: int = Field(ge=0, le=MOST_TOKENS)
     """Tokens generated, as the destination counts them."""
     cost_usd: float = Field(default=0.0, ge=0)
     """Price of both in US dollars, by the route's price list."""
@@ -298,9 +305,9 @@ class Position(Record):
 
     topic: ShortText
     """Topic name."""
-    partition: int = Field(ge=0)
+    partition: int = Field(ge=0, le=_INT32)
     """Partition number."""
-    offset: int = Field(ge=0)
+    offset: int = Field(ge=0, le=_INT64)
     """Offset within the partition."""
 
 
@@ -325,7 +332,7 @@ class EvidenceEvent(Record):
     """W3C span id of the step, 16 hex digits."""
     parent_span_id: ShortText | None = None
     """Span that caused the step."""
-    sequence: int = Field(ge=0)
+    sequence: int = Field(ge=0, le=_INT32)
     """Position in the intake's story: 0, 1, 2, … without a gap."""
     occurred_at_utc: Utc
     """When it happened."""
@@ -357,7 +364,7 @@ class EvidenceEvent(Record):
     """Names of the routes that may be tried next within the same grant."""
     waybill_hash: ShortText | None = None
     """SHA-256 of the contract under which data crossed."""
-    attempt: int | None = Field(default=None, ge=1)
+    attempt: int | None = Field(default=None, ge=1, le=_INT32)
     """Which attempt, from 1."""
     intent_id: ShortText | None = None
     """The event id of the intent that this step belongs to."""
@@ -375,11 +382,11 @@ class EvidenceEvent(Record):
     """The provider's own id of its answer; information, never a key."""
     input_sha256: ShortText | None = None
     """Hash of the record or prompt that came in."""
-    input_bytes: int | None = Field(default=None, ge=0)
+    input_bytes: int | None = Field(default=None, ge=0, le=_INT64)
     """Its size."""
     output_sha256: ShortText | None = None
     """Hash of the answer after filtering."""
-    output_bytes: int | None = Field(default=None, ge=0)
+    output_bytes: int | None = Field(default=None, ge=0, le=_INT64)
     """Its size."""
     duration_ms: float | None = Field(default=None, ge=0)
     """How long the step took, in milliseconds."""

@@ -71,6 +71,9 @@ class Column:
     minimum: float | None = None
     """Smallest number."""
 
+    maximum: float | None = None
+    """Largest number."""
+
     children: tuple[Column, ...] = ()
     """The fields of a struct."""
 
@@ -136,6 +139,7 @@ def _columns(schema: dict[str, Any], definitions: dict[str, Any]) -> Iterator[Co
             min_length=variant.get("minLength"),
             max_length=variant.get("maxLength"),
             minimum=variant.get("minimum"),
+            maximum=variant.get("maximum"),
             children=tuple(_columns(variant, definitions)) if kind == "struct" else (),
         )
 

@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError, field_validator
 from evidence.errors import RecordError
 from evidence.moments import shifted
 from evidence.records import ApprovalRef, Position, Record, ShortText, Utc
-from streams.work import person_of
+from streams.work import LAST_SEQUENCE, person_of
 
 UNSIGNED: Final = "unsigned"
 """Method of an approver who merely says who they are."""
@@ -94,7 +94,7 @@ class ApprovalRequest(Record):
     """When it began to wait."""
     expires_at_utc: Utc
     """When it has waited too long, and until when an approval holds."""
-    next_sequence: int = Field(ge=0)
+    next_sequence: int = Field(ge=0, le=LAST_SEQUENCE)
     """Where the request's story goes on."""
     trace_id: ShortText
     """W3C trace id."""

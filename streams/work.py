@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
@@ -20,6 +20,9 @@ from evidence.records import (
     Utc,
 )
 from policy.contract import Waybill
+
+LAST_SEQUENCE: Final = 1_000_000
+"""More events than any story has; what goes on from there still fits evidence."""
 
 
 def person_of(subject_ref: str | None, actor_ref: str) -> str:
@@ -84,7 +87,7 @@ class Work(Record):
     """W3C tracestate, handed on unchanged."""
     admitted_at_utc: Utc
     """When it was admitted."""
-    next_sequence: int = Field(ge=0)
+    next_sequence: int = Field(ge=0, le=LAST_SEQUENCE)
     """Where the story goes on."""
     sealed: str
     """The redacted view of the request, and what its pseudonyms stand for: encrypted, and bound to the intake."""
@@ -127,9 +130,9 @@ class LedgerEntry(Record):
     """Where its work record lies."""
     recorded_at_utc: Utc
     """When."""
-    next_sequence: int = Field(ge=0)
+    next_sequence: int = Field(ge=0, le=LAST_SEQUENCE)
     """Where the story goes on."""
-    attempt: int | None = Field(default=None, ge=1)
+    attempt: int | None = Field(default=None, ge=1, le=LAST_SEQUENCE)
     """The attempt that was intended."""
     intent_id: ShortText | None = None
     """Its event id."""

@@ -22,7 +22,7 @@ from streams.stages.letters import Sender
 from streams.story import Story, span_id, traceparent
 from streams.topics import RESPONSES
 from streams.transactions import Outgoing
-from streams.work import Work
+from streams.work import LAST_SEQUENCE, Work
 
 _LONGEST_ABOUT: Final = 400_000
 """Bytes of a work record beside what is sealed: most of them stand in its receipt again, beside the answer."""
@@ -56,7 +56,7 @@ class Glimpse(_Loose):
     """The request's own span."""
     root_span_id: Annotated[str, Field(pattern="^[0-9a-f]{16}$")] | None = None
     """The application's span."""
-    next_sequence: int = Field(ge=0, le=1_000_000)
+    next_sequence: int = Field(ge=0, le=LAST_SEQUENCE)
     """Where the story goes on."""
 
 
