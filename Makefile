@@ -52,8 +52,9 @@ bench: install ## measure throughput, latency and the sink on this machine
 soak: install ## the long tests
 	@$(PYTEST) -q -m soak --timeout 7200
 
-fuzz: install ## the property tests with many more examples
+fuzz: install ## the property tests with many more examples, and 100,000 records on the topics of Apache Kafka
 	@PYTHONPATH=tests/support $(PYTEST) -q -p fuzz_profile -m "not soak and not kafka and not triton" --timeout 3600
+	@FUZZ_RECORDS=100000 FUZZ_SEED=$${FUZZ_SEED:-$$$$} $(PYTEST) -q -s tests/e2e/test_anything_on_any_topic.py
 
 lock: install ## pin every dependency anew, with hashes
 	@$(BIN)/pip-compile -q --upgrade $(LOCK) -o requirements.lock pyproject.toml

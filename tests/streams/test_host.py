@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from pathlib import Path
 
+import pytest
 from aiokafka.errors import KafkaError
 
+from evidence.errors import StoreError
 from streams import app as host
 from streams.kafka import KafkaSettings
 from streams.metrics import Metrics
@@ -32,6 +35,27 @@ async def test_a_stage_whose_end_fails_is_not_started_again() -> None:
     async with asyncio.timeout(2):
         await service.stop()
     assert begun == 1
+
+
+async def test_a_fault_starts_a_stage_again_and_a_permanent_error_ends_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What nobody expected is told without its text, which may hold input, and the stage comes back by itself."""
+    monkeypatch.setattr(host, "_FIRST_WAIT_S", 0.01)
+    begun, met = 0, [ValueError("SECRET"), sqlite3.DatabaseError("SECRET"), StoreError("a person has to look")]
+    service: host.StageService
+
+    async def run(_: host.Ready) -> None:
+        nonlocal begun
+        begun += 1
+        if begun > 1:
+            assert "SECRET" not in service.condition
+        raise met[begun - 1]
+
+    service = host.StageService("any", run, Metrics())
+    with pytest.raises(StoreError):
+        await service._supervise()
+    assert begun == len(met)
 
 
 async def test_the_stages_end_before_anything_else_does(tmp_path: Path) -> None:
