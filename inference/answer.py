@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from inference.backend import Completion, FinishReason
+from inference.backend import Completion, FinishReason, Tokens
 from inference.errors import BackendError, Malformed, Rejected, Unavailable
 
 _TOLD = re.compile(r"\b(bad_request|prompt_too_long|engine_failed|cancelled): (.*)", re.DOTALL)
@@ -59,8 +59,7 @@ class Answer:
             provider=self._provider,
             model=model,
             response_id="",
-            input_tokens=input_tokens,
-            output_tokens=output_tokens,
+            tokens=Tokens(input_tokens, output_tokens),
             first_chunk_s=self._first_s,
         )
 
