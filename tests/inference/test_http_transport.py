@@ -94,7 +94,7 @@ class TwiceServer(RawServer):
 @pytest.mark.parametrize("delay_ms", DELAYS_MS)
 @pytest.mark.parametrize("framing", FRAMINGS)
 async def test_a_second_response_reaches_nobody(framing: str, delay_ms: float) -> None:
-    """However it is framed and whenever it comes, no call gets another call's answer, one after the other or at once."""
+    """However it is framed and whenever it comes, no call gets another's answer, one after the other or at once."""
     calls = 40
     async with (
         TwiceServer(framing, delay_ms, think_ms=3) as server,
