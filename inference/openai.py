@@ -403,7 +403,9 @@ def _checked_url(base_url: str, *, allow_plaintext: bool) -> URL:
     if url.user is not None or url.password is not None:
         raise ConfigError(f"the base URL for {url.host} has a user or password in it: set the key by itself")
     if url.query_string or url.fragment:
-        raise ConfigError(f"the base URL for {url.host} has a query or a fragment: leave it out")
+        raise ConfigError(
+            f"the base URL for {url.host} has a query or a fragment: leave it out (a query is set as QUERY)"
+        )
     if url.scheme == "http" and not allow_plaintext and not is_this_machine(url.host):
         raise ConfigError(f"the base URL for {url.host} would carry data unencrypted to another machine: use https://")
     return url
