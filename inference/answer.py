@@ -52,7 +52,7 @@ class Answer:
         reason, tokens = self.ending
         text = "".join(self._pieces)
         if not text:
-            raise Malformed("empty_answer", "the model answered without a text", provider=self._provider)
+            raise Malformed("empty_answer", "the model answered without a text", provider=self._provider, tokens=tokens)
         return Completion(
             text=text,
             finish_reason=reason,
