@@ -20,6 +20,8 @@ Other packages add leaves (`inference.errors`, `streams.errors`), never another 
 
 from __future__ import annotations
 
+from traceback import extract_tb
+
 
 class WaybillError(Exception):
     """Anything that Waybill itself raises; its text says what was wrong, where, and what to do."""
@@ -55,3 +57,9 @@ class RetryableError(WaybillError):
 
 class UnavailableError(RetryableError):
     """A part that is needed (broker, model server, disk) does not answer."""
+
+
+def kind_and_place(error: BaseException) -> str:
+    """Tell an unexpected error for a log: its kind and where it came from, without its text, which may quote input."""
+    frames = [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in extract_tb(error.__traceback__)]
+    return " < ".join([type(error).__name__, *reversed(frames)])

@@ -407,4 +407,4 @@ class EvidenceEvent(Record):
     credential: CredentialRef | None = None
     """How the destination was told who calls."""
     detail: Annotated[str, Field(max_length=2000)] | None = None
-    """What an operator did and why, as a sentence or as JSON; never holds input."""
+    """What an operator did and why, or what else a provider says of its answer, as a sentence or as JSON; no input."""

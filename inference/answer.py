@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from inference.backend import Completion, FinishReason
+from inference.backend import MAX_TOKENS, Completion, FinishReason, Tokens
 from inference.errors import BackendError, Malformed, Rejected, Unavailable
 
 _TOLD = re.compile(r"\b(bad_request|prompt_too_long|engine_failed|cancelled): (.*)", re.DOTALL)
@@ -16,14 +16,14 @@ class Answer:
     """The pieces of one answer, as they come; made whole by `completion`.
 
     Attributes:
-        ending: why it ended, tokens read and tokens generated; None while it goes on.
+        ending: why it ended, and tokens read and generated; None while it goes on.
     """
 
     def __init__(self, provider: str) -> None:
         self._provider = provider
         self._pieces: list[str] = []
         self._first_s: float | None = None
-        self.ending: tuple[FinishReason, int, int] | None = None
+        self.ending: tuple[FinishReason, Tokens] | None = None
 
     def piece(self, text: str, elapsed: Callable[[], float]) -> None:
         """Add a piece of text; `elapsed` gives the seconds since the call and is asked at the first."""
@@ -39,7 +39,7 @@ class Answer:
         """
         if reason not in _REASONS:
             raise Malformed("bad_ending", f"the model ended for an unknown reason: {reason!r}", provider=self._provider)
-        self.ending = (_REASONS[reason], input_tokens, output_tokens)
+        self.ending = (_REASONS[reason], Tokens(_count(input_tokens), _count(output_tokens)))
 
     def completion(self, model: str) -> Completion:
         """Make the answer whole.
@@ -49,20 +49,23 @@ class Answer:
         """
         if self.ending is None:
             raise Malformed("incomplete", "the answer stopped without saying why", provider=self._provider)
-        reason, input_tokens, output_tokens = self.ending
+        reason, tokens = self.ending
         text = "".join(self._pieces)
         if not text:
-            raise Malformed("empty_answer", "the model answered without a text", provider=self._provider)
+            raise Malformed("empty_answer", "the model answered without a text", provider=self._provider, tokens=tokens)
         return Completion(
             text=text,
             finish_reason=reason,
             provider=self._provider,
             model=model,
             response_id="",
-            input_tokens=input_tokens,
-            output_tokens=output_tokens,
+            tokens=tokens,
             first_chunk_s=self._first_s,
         )
+
+
+def _count(value: int) -> int | None:
+    return value if 0 <= value <= MAX_TOKENS else None
 
 
 def told(details: str, provider: str) -> BackendError | None:

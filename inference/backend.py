@@ -7,7 +7,7 @@ for users of the seam is `inference.testing.ScriptedBackend`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from pydantic import SecretStr
 
@@ -45,8 +45,8 @@ class ModelCall:
     timeout_s: float
     """Seconds until the call is given up; more than 0."""
 
-    temperature: float = 0.0
-    """Sampling temperature; 0 is greedy."""
+    temperature: float | None = None
+    """Sampling temperature; 0 is greedy. None leaves it to a hosted destination, and is 0 for a local model."""
 
     traceparent: str = ""
     """W3C trace context for this hop ("" sends none)."""
@@ -54,6 +54,35 @@ class ModelCall:
     authorization: SecretStr | None = None
     """The value of the `Authorization` header for this call alone, in place of the backend's own key; None where the
     backend's key, or nothing, will do. A destination without such a header never sees it."""
+
+
+MAX_TOKENS: Final = 1_000_000_000
+"""The largest count of tokens that is believed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Token counts of one answer, as far as the destination gives counts that can be."""
+
+    input: int | None = None
+    """Tokens read, 0 to `MAX_TOKENS`; None where that is not known."""
+
+    output: int | None = None
+    """Tokens generated, reasoning among them; the same."""
+
+    cached: int = 0
+    """Tokens among those read that came from a cache."""
+
+    reasoning: int = 0
+    """Tokens among those generated that are no part of the text."""
+
+    @property
+    def known(self) -> bool:
+        """Whether a price can be computed."""
+        return self.input is not None and self.output is not None
+
+
+UNKNOWN_TOKENS: Final = Tokens()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,22 +99,32 @@ class Completion:
     """Who answered, as it said itself; a stand-in always says `stand-in`."""
 
     model: str
-    """The model that answered, as the destination names it."""
+    """The model that answered, as the destination names it ("" where it gives no name that can be one)."""
 
     response_id: str
     """The destination's own id of the answer ("" where it gives none); never used as a key."""
 
-    input_tokens: int
-    """Tokens read, as the destination counts them."""
-
-    output_tokens: int
-    """Tokens generated, as the destination counts them."""
+    tokens: Tokens
+    """Tokens, as the destination counts them."""
 
     first_chunk_s: float | None = None
     """Seconds from the call to its first generated token; None where the answer came whole."""
 
     refused: bool = False
     """True where the model or its provider declined to answer."""
+
+    stated_reason: str = ""
+    """The destination's own word for why generation ended, where it is not `finish_reason` ("" where it is)."""
+
+    @property
+    def input_tokens(self) -> int | None:
+        """Tokens read; None where that is not known."""
+        return self.tokens.input
+
+    @property
+    def output_tokens(self) -> int | None:
+        """Tokens generated; None where that is not known."""
+        return self.tokens.output
 
 
 class Backend(Protocol):

@@ -241,7 +241,8 @@ class ExchangedCredentials:
             raise self._failed("closed", "has been closed")
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=8, keepalive_timeout=4.0, ssl=self._tls),
+                # Never kept: a token that comes late on a kept connection would be taken for another crossing's.
+                connector=aiohttp.TCPConnector(limit=8, force_close=True, ssl=self._tls),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
             )

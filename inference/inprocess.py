@@ -122,7 +122,12 @@ class _Engine:
         try:
             _send(
                 process,
-                {"id": number, "messages": messages, "max_tokens": call.max_tokens, "temperature": call.temperature},
+                {
+                    "id": number,
+                    "messages": messages,
+                    "max_tokens": call.max_tokens,
+                    "temperature": call.temperature or 0.0,
+                },
             )
             yield lines
         finally:

@@ -2,105 +2,74 @@
 
 The question that each failure has to answer is whether the provider may have the data (promise P5). aiohttp says when
 it is about to write a request (`TraceConfig.on_request_headers_sent`); what fails before that is `NotSent`, what fails
-after it without a usable answer is `Ambiguous`. aiohttp resends a request over a dead kept-alive connection only for
+after it without a whole answer is `Ambiguous`. aiohttp resends a request over a dead kept-alive connection only for
 idempotent methods, and POST is not one (`ClientSession._request`); a test counts the requests on a raw socket.
 
-How an answer's status is read:
-
-    2xx             a completion, or Malformed; 202 is Ambiguous: accepted, and nothing came
-    3xx             Rejected `redirected`: following it would carry the data to another destination
-    409             Ambiguous: the same Idempotency-Key is, or was, at work there
-    408, 425, 429   Unavailable: it says itself that it did not take the call
-    504, 524        Ambiguous: a gateway gave up waiting, and the model behind it may not have
-    other 5xx       Unavailable
-    other 4xx       Rejected
-
-An error names the status and the provider's own error code, never its sentence: providers quote prompts and keys.
+`inference.http_transport` sees to it that an answer belongs to its request, and `inference.chat_answer` reads it.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import ssl
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
+from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Annotated, Final, Literal
+from typing import Final, Literal
 
 import aiohttp
 import orjson
 from multidict import CIMultiDict
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, ValidationError
+from pydantic import JsonValue, SecretStr
 from yarl import URL
 
-from evidence.errors import ConfigError
+from evidence.errors import ConfigError, kind_and_place
 from evidence.hosts import is_this_machine
-from inference.backend import Completion, FinishReason, ModelCall
-from inference.errors import Ambiguous, BackendError, Malformed, NotSent, Rejected, Unavailable
+from inference.backend import Completion, ModelCall
+from inference.chat_answer import MAX_RESPONSE_BYTES, STAND_IN, Reply, Source, read_reply
+from inference.errors import Ambiguous, BackendError, Malformed, NotSent
+from inference.http_transport import NEVER, is_too_long, open_session
 
-STAND_IN: Final = "stand-in"
-"""The provider of every answer that carries the stand-in's mark, whatever the configuration says."""
+log: Final = logging.getLogger("waybill.inference")
 
-MAX_RESPONSE_BYTES: Final = 8 * 1024 * 1024
-"""The largest answer that is read, after decompression."""
-
-KEEPALIVE_S: Final = 4.0
-"""How long an idle connection is kept: under the 5 s after which common servers (uvicorn, Node) close it, since a call
-written onto a connection that the server is just closing would be ambiguous."""
-
-_MARK_HEADER = "x-waybill-provider"
-_MODEL_MARK = "stand-in/"
-_DNS_TTL_S = 30
-_NEVER = float("inf")
-_MAX_ERROR_BYTES = 64 * 1024
-_OWN_FIELDS = frozenset({"model", "messages", "max_tokens", "max_completion_tokens", "temperature", "stream", "n"})
-_CALL_ID = re.compile(r"[!-~]{1,200}")
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-_PROVIDER_CODE = re.compile(r"[A-Za-z]{1,24}(?:[_.-][A-Za-z]{1,24}){0,7}")
-"""A code in words, such as `rate_limit_exceeded`; what has digits may be a key or an id that the provider repeats."""
-
-_KEY = re.compile(r"[!-~]+")
-_AUTHORIZATION = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,31} [!-~]+")
-_AMBIGUOUS_STATUS = frozenset({202, 409, 504, 524})
-_DECLINED_STATUS = frozenset({408, 425, 429})
+_MARK_HEADER: Final = "x-waybill-provider"
+_MAX_ERROR_BYTES: Final = 64 * 1024
+_SUCCESS: Final = range(200, 300)
+_OWN_FIELDS: Final = frozenset(
+    {"model", "messages", "max_tokens", "max_completion_tokens", "temperature", "stream", "n"}
+)
+_OWN_HEADERS: Final = frozenset(
+    {"accept", "accept-encoding", "authorization", "connection", "content-length", "content-type", "expect", "host",
+     "idempotency-key", "keep-alive", "te", "trailer", "traceparent", "tracestate", "transfer-encoding", "upgrade",
+     "x-waybill-intent"}
+)  # fmt: skip
+_CALL_ID: Final = re.compile(r"[!-~]{1,200}")
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_KEY: Final = re.compile(r"[!-~]+")
+_AUTHORIZATION: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,31} [!-~]+")
+_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
+_HEADER_VALUE: Final = re.compile(r"[!-~](?:[ -~]{0,8190}[!-~])?")
 
 
-class _Read(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True)
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How one provider wants to be asked, where that differs from provider to provider."""
 
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """Its name for the limit of generated tokens."""
 
-class _Message(_Read):
-    content: str | None = None
-    refusal: str | None = None
+    extra_body: Mapping[str, JsonValue] = field(default_factory=dict)
+    """Fields added to each request, for example a gateway's data-collection rules."""
 
+    extra_headers: Mapping[str, SecretStr] = field(default_factory=dict)
+    """Headers added to each request."""
 
-class _Choice(_Read):
-    message: _Message
-    finish_reason: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    """Query of the URL, for example `api-version`."""
 
-
-class _Usage(_Read):
-    prompt_tokens: Annotated[int, Field(ge=0)]
-    completion_tokens: Annotated[int, Field(ge=0)]
-
-
-class _Answer(_Read):
-    """What is needed of a chat completion; providers add fields, and those are let through unread."""
-
-    id: Annotated[str, Field(max_length=512)] | None = None
-    model: Annotated[str, Field(max_length=512)]
-    provider: JsonValue = None
-    choices: Annotated[list[_Choice], Field(min_length=1)]
-    usage: _Usage
-
-
-class _ErrorDetail(_Read):
-    code: JsonValue = None
-    type: JsonValue = None
-
-
-class _ErrorAnswer(_Read):
-    error: _ErrorDetail
+    key_header: str = "Authorization"
+    """The header that the key goes in: as a bearer token in `Authorization`, as it is in any other."""
 
 
 class _Progress:
@@ -120,8 +89,8 @@ async def _note_written(_session: object, context: SimpleNamespace, _params: obj
 class OpenAICompatibleBackend:
     """A hosted provider that speaks the OpenAI chat-completions protocol.
 
-    It keeps up to `connections` connections open, holds no state between calls, never retries, never follows a
-    redirect, ignores proxy variables and `.netrc`, keeps no cookies, and never shows its key. Use it in one event loop.
+    It holds no state between calls, never retries, never follows a redirect, ignores proxy variables and `.netrc`,
+    keeps no cookies, and never shows its key. Use it in one event loop.
     """
 
     def __init__(
@@ -131,11 +100,11 @@ class OpenAICompatibleBackend:
         provider: str,
         api_key: SecretStr | None = None,
         connections: int = 100,
+        reuse_connections: bool = False,
         connect_timeout_s: float = 10.0,
         allow_plaintext: bool = False,
         tls: ssl.SSLContext | None = None,
-        max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens",
-        extra_body: Mapping[str, JsonValue] | None = None,
+        dialect: Dialect | None = None,
         authorized_calls: bool = False,
     ) -> None:
         """Check the configuration; nothing is connected before the first call.
@@ -143,14 +112,14 @@ class OpenAICompatibleBackend:
         Args:
             base_url: where the API begins, for example `https://api.example.com/v1`.
             provider: the name that evidence knows this provider by; a stand-in's answers override it.
-            api_key: the workload's key, sent as a bearer token; None for servers that need none.
-            connections: the most connections that are open at the same time, at least 1.
+            api_key: the workload's key; None for servers that need none.
+            connections: the most calls that are under way at the same time, at least 1, each on its own connection.
+            reuse_connections: keep connections for later calls; see `inference.http_transport` for what that costs.
             connect_timeout_s: seconds to make a connection, TLS included, within each call's own time limit. A call
                 waits for one of the `connections` as long as its own limit allows.
             allow_plaintext: permit `http://` to hosts other than this machine.
             tls: how to verify the server, for example with a private authority; None uses the system's authorities.
-            max_tokens_field: how this provider calls the limit of generated tokens.
-            extra_body: fields added to each request, for example a gateway's data-collection rules.
+            dialect: how this provider wants to be asked.
             authorized_calls: each call has to bring its own authorization; one without is not sent.
 
         Raises:
@@ -167,19 +136,18 @@ class OpenAICompatibleBackend:
             raise ConfigError(f"the TLS settings for {url} do not verify the server: data must not go there")
         if authorized_calls and api_key is not None:
             raise ConfigError(f"the provider at {url} has a key, and so needs no calls that bring their own")
-        if taken := sorted(_OWN_FIELDS & set(extra_body or ())):
-            raise ConfigError(f"extra_body for {url} sets {', '.join(taken)}: these come from the call")
+        self._dialect = dialect or Dialect()
+        _check_dialect(self._dialect, url)
         self._provider = provider
         self._key = api_key
         self._where = f"{url.host}:{url.port}"
-        self._calls_url = url / "chat" / "completions"
-        self._models_url = url / "models"
+        self._calls_url = (url / "chat" / "completions").with_query(self._dialect.query)
+        self._models_url = (url / "models").with_query(self._dialect.query)
         self._connections = connections
+        self._reuse = reuse_connections
         self._connect_timeout_s = connect_timeout_s
         self._tls: ssl.SSLContext | bool = True if tls is None else tls
-        self._max_tokens_field = max_tokens_field
-        self._extra = dict(extra_body or {})
-        self._headers = _fixed_headers(api_key, url)
+        self._headers = _fixed_headers(api_key, url, self._dialect)
         self._authorized_calls = authorized_calls
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
@@ -211,11 +179,18 @@ class OpenAICompatibleBackend:
                 trace_request_ctx=progress,
             ) as response:
                 progress.provider = self._name(response)
-                return await self._read(response, progress.provider)
+                reply = await self._whole(response)
         except BackendError:
             raise
         except Exception as exc:  # noqa: BLE001 - whatever it was, the caller must learn whether data may have left
             failure = self._explain(exc, progress, call.timeout_s)
+        else:
+            try:
+                return read_reply(reply, Source(progress.provider, self._where))
+            except BackendError:
+                raise
+            except Exception as exc:  # noqa: BLE001 - a fault of ours, which must not look like one of the provider's
+                failure = self._own_fault(exc, progress)
         raise failure  # outside the handler: aiohttp's errors hold the request's headers, and so the key
 
     async def ready(self) -> str:
@@ -257,22 +232,13 @@ class OpenAICompatibleBackend:
         if self._session is None:
             trace = aiohttp.TraceConfig()
             trace.on_request_headers_sent.append(_note_written)
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=self._connections,
-                    keepalive_timeout=KEEPALIVE_S,
-                    ttl_dns_cache=_DNS_TTL_S,
-                    ssl=self._tls,
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trace_configs=[trace],
-                trust_env=False,
+            self._session = open_session(
+                where=self._where, reuse=self._reuse, limit=self._connections, tls=self._tls, trace=trace
             )
         return self._session
 
     def _timeout(self, total_s: float) -> aiohttp.ClientTimeout:
-        # aiohttp rounds limits above ceil_threshold up to whole seconds; a call's limit is meant exactly
-        return aiohttp.ClientTimeout(total=total_s, sock_connect=self._connect_timeout_s, ceil_threshold=_NEVER)
+        return aiohttp.ClientTimeout(total=total_s, sock_connect=self._connect_timeout_s, ceil_threshold=NEVER)
 
     def _encode(self, call: ModelCall) -> bytes:
         """Make the request's body, or say that this call cannot be one."""
@@ -290,38 +256,37 @@ class OpenAICompatibleBackend:
         elif call.max_tokens < 1 or not call.timeout_s > 0:
             wrong = "max_tokens and timeout_s have to be more than 0"
         else:
+            body: dict[str, JsonValue] = {
+                **self._dialect.extra_body,
+                "model": call.model,
+                "messages": [{"role": each.role, "content": each.content} for each in call.messages],
+                self._dialect.max_tokens_field: call.max_tokens,
+                "stream": False,
+            }
+            if call.temperature is not None:
+                body["temperature"] = call.temperature
             try:
-                return orjson.dumps(
-                    {
-                        **self._extra,
-                        "model": call.model,
-                        "messages": [{"role": each.role, "content": each.content} for each in call.messages],
-                        self._max_tokens_field: call.max_tokens,
-                        "temperature": call.temperature,
-                        "stream": False,
-                    }
-                )
+                return orjson.dumps(body)
             except TypeError:  # lone surrogates: text that UTF-8 cannot carry
                 wrong = "its text cannot be written as UTF-8"
         raise NotSent("bad_call", f"nothing was sent to {self._where}, because the call is wrong: {wrong}")
 
-    async def _read(self, response: aiohttp.ClientResponse, provider: str) -> Completion:
-        status = response.status
-        if status == 200:  # noqa: PLR2004 - OK
-            return self._decode(await self._body(response, MAX_RESPONSE_BYTES), provider)
-        code = "redirected" if 300 <= status < 400 else f"http_{status}"  # noqa: PLR2004 - HTTP's classes
-        text = f"{provider} at {self._where} answered {status}"
-        if status in _AMBIGUOUS_STATUS:
-            raise Ambiguous(code, f"{text}: it may have taken the call", provider=provider)
-        if status in _DECLINED_STATUS or status >= 500:  # noqa: PLR2004 - the same
-            wait = _retry_after(response.headers.get("Retry-After", ""))
-            raise Unavailable(code, text + await self._error_code(response) + wait, provider=provider)
-        if code == "redirected":
-            text += ", a redirect, which is not followed: if the API has moved, change the base URL"
-            raise Rejected(code, text, provider=provider)
-        if status >= 400:  # noqa: PLR2004 - the same
-            raise Rejected(code, text + await self._error_code(response), provider=provider)
-        raise Malformed(code, f"{text}, which is no answer to a completion", provider=provider)
+    async def _whole(self, response: aiohttp.ClientResponse) -> Reply:
+        """Read a response to its end; the body of an error is left out where it does not come whole."""
+        headers = response.headers
+        success = response.status in _SUCCESS
+        try:
+            body = await self._body(response, MAX_RESPONSE_BYTES if success else _MAX_ERROR_BYTES)
+        except (aiohttp.ClientError, OSError, Malformed):
+            if success:
+                raise
+            body = b""  # the status has said what matters
+        return Reply(
+            status=response.status,
+            body=body,
+            encoding=",".join(headers.getall("Content-Encoding", ())),
+            retry_after=headers.get("Retry-After", ""),
+        )
 
     async def _body(self, response: aiohttp.ClientResponse, limit: int) -> bytes:
         """Read the body; more than `limit` bytes are `Malformed` and end the connection."""
@@ -341,73 +306,32 @@ class OpenAICompatibleBackend:
             )
         return b"".join(parts)
 
-    async def _error_code(self, response: aiohttp.ClientResponse) -> str:
-        """The provider's own short code for an error, as ` (code)`, or "" where there is none to be had."""
-        try:
-            detail = _ErrorAnswer.model_validate_json(await self._body(response, _MAX_ERROR_BYTES)).error
-        except (ValidationError, aiohttp.ClientError, OSError, Malformed):
-            return ""  # the status has said what matters
-        for said in (detail.code, detail.type):
-            if isinstance(said, str) and _PROVIDER_CODE.fullmatch(said):
-                return f" ({said})"
-        return ""
-
-    def _decode(self, body: bytes, provider: str) -> Completion:
-        try:
-            answer = _Answer.model_validate_json(body)
-        except ValidationError as exc:
-            fault = exc.errors(include_url=False, include_input=False, include_context=False)[0]
-            code = "not_json" if fault["type"] == "json_invalid" else "wrong_shape"
-            # of the fault only its place and kind: pydantic's sentence about bad JSON can quote the text
-            where = ".".join(map(str, fault["loc"])) or "the body"
-            text = f"the answer of {self._where} is no chat completion: {where}: {fault['type']}"
-            failure = Malformed(code, text, provider=provider)
-        else:
-            if answer.provider == STAND_IN or answer.model.startswith(_MODEL_MARK):
-                provider = STAND_IN
-            return self._completion(answer, provider)
-        raise failure
-
-    def _completion(self, answer: _Answer, provider: str) -> Completion:
-        choice = answer.choices[0]
-        refusal = choice.message.refusal
-        finish = _finish_reason(choice.finish_reason)
-        refused = bool(refusal) or finish == "content_filter"
-        text = refusal or choice.message.content or ""
-        if finish is None:
-            said = choice.finish_reason if _PROVIDER_CODE.fullmatch(choice.finish_reason) else "something unprintable"
-            fault = f"it ended for the reason {said}, which was not asked for or is not known"
-            raise Malformed("finish_reason", f"the answer of {self._where} is unusable: {fault}", provider=provider)
-        if not text and not refused:
-            raise Malformed("empty_answer", f"the answer of {self._where} has no text", provider=provider)
-        return Completion(
-            text=text,
-            finish_reason=finish,
-            provider=provider,
-            model=answer.model,
-            response_id=answer.id or "",
-            input_tokens=answer.usage.prompt_tokens,
-            output_tokens=answer.usage.completion_tokens,
-            refused=refused,
-        )
-
     def _name(self, response: aiohttp.ClientResponse) -> str:
         return STAND_IN if response.headers.get(_MARK_HEADER) == STAND_IN else self._provider
 
     def _explain(self, exc: Exception, progress: _Progress, timeout_s: float) -> BackendError:
         """Say what a failure of the transport means for the data."""
         if isinstance(exc, aiohttp.ClientResponseError):
+            if is_too_long(exc):
+                return Malformed("header_too_long", f"the head of what {self._where} answered is too long to be read")
             return Malformed("bad_http", f"what {self._where} answered is not HTTP")
-        late = isinstance(exc, TimeoutError)
-        if progress.written:
-            code = "timeout" if late else "disconnected"
-            what = (
-                f"gave no answer within {timeout_s:g} s" if late else "broke the connection off before its answer ended"
-            )
-            text = f"{self._where} {what} ({type(exc).__name__}): it may have taken the call"
-            return Ambiguous(code, text, provider=progress.provider)
-        code, what = _before_writing(exc)
-        return NotSent(code, f"nothing was sent to {self._where}: {what}")
+        if not progress.written:
+            code, what = _before_writing(exc)
+            return NotSent(code, f"nothing was sent to {self._where}: {what}")
+        if isinstance(exc, TimeoutError):
+            code, what = "timeout", f"gave no answer within {timeout_s:g} s"
+        elif isinstance(exc, aiohttp.ClientError | OSError):
+            code, what = "disconnected", "broke the connection off before its answer ended"
+        else:
+            return self._own_fault(exc, progress)
+        text = f"{self._where} {what} ({type(exc).__name__}): it may have taken the call"
+        return Ambiguous(code, text, provider=progress.provider)
+
+    def _own_fault(self, exc: Exception, progress: _Progress) -> Ambiguous:
+        """Say that this program failed after a request was written; the log says where, without what was asked."""
+        log.error("reading an answer of %s failed: %s", self._where, kind_and_place(exc))
+        text = f"{self._where} was asked, and reading its answer failed here ({type(exc).__name__})"
+        return Ambiguous("internal_error", text, provider=progress.provider)
 
 
 def _before_writing(exc: Exception) -> tuple[str, str]:
@@ -426,25 +350,7 @@ def _before_writing(exc: Exception) -> tuple[str, str]:
     return "not_sent", f"the request ended before it was written ({type(exc).__name__})"
 
 
-def _finish_reason(said: str) -> FinishReason | None:
-    match said:
-        case "stop" | "length" | "content_filter":
-            return said
-        case _:
-            return None
-
-
-def _retry_after(value: str) -> str:
-    """A `Retry-After` header in words, as `, asks to wait 7 s`, or "" where it is none."""
-    if value.isascii() and value.isdigit() and len(value) < 9:  # noqa: PLR2004 - 30 years in seconds
-        return f", asks to wait {int(value)} s"
-    try:
-        return f", asks to wait until {parsedate_to_datetime(value).isoformat()}"
-    except ValueError:
-        return ""
-
-
-def _fixed_headers(key: SecretStr | None, url: URL) -> CIMultiDict[str]:
+def _fixed_headers(key: SecretStr | None, url: URL, dialect: Dialect) -> CIMultiDict[str]:
     headers = CIMultiDict(
         {
             "Content-Type": "application/json",
@@ -453,12 +359,37 @@ def _fixed_headers(key: SecretStr | None, url: URL) -> CIMultiDict[str]:
             "User-Agent": "waybill",
         }
     )
+    for name, value in dialect.extra_headers.items():
+        headers[name] = value.get_secret_value()
     if key is not None:
         secret = key.get_secret_value()
         if not _KEY.fullmatch(secret):
             raise ConfigError(f"the key for {url} is empty or has characters that no header can carry (a line end?)")
-        headers["Authorization"] = f"Bearer {secret}"
+        bearer = dialect.key_header.lower() == "authorization"
+        headers[dialect.key_header] = f"Bearer {secret}" if bearer else secret
     return headers
+
+
+def _check_dialect(dialect: Dialect, url: URL) -> None:
+    """Refuse what would take the place of what comes from the call, or cannot be sent.
+
+    Raises:
+        ConfigError: there is such a thing; the text names it without its value.
+    """
+    if taken := sorted(_OWN_FIELDS & set(dialect.extra_body)):
+        raise ConfigError(f"extra_body for {url} sets {', '.join(taken)}: these come from the call")
+    try:
+        orjson.dumps(dict(dialect.extra_body))
+    except TypeError:
+        raise ConfigError(f"extra_body for {url} cannot be written as JSON") from None
+    key_header = dialect.key_header.lower()
+    for name, value in dialect.extra_headers.items():
+        if not _HEADER_NAME.fullmatch(name) or name.lower() in _OWN_HEADERS | {key_header}:
+            raise ConfigError(f"header {name!r} for {url} is none, or is one that comes from the call or the key")
+        if not _HEADER_VALUE.fullmatch(value.get_secret_value()):
+            raise ConfigError(f"header {name} for {url} has no value that a header can carry (a line end?)")
+    if not _HEADER_NAME.fullmatch(dialect.key_header) or key_header in _OWN_HEADERS - {"authorization"}:
+        raise ConfigError(f"the key for {url} cannot go in the header {dialect.key_header!r}")
 
 
 def _checked_url(base_url: str, *, allow_plaintext: bool) -> URL:
@@ -472,7 +403,9 @@ def _checked_url(base_url: str, *, allow_plaintext: bool) -> URL:
     if url.user is not None or url.password is not None:
         raise ConfigError(f"the base URL for {url.host} has a user or password in it: set the key by itself")
     if url.query_string or url.fragment:
-        raise ConfigError(f"the base URL for {url.host} has a query or a fragment: leave it out")
+        raise ConfigError(
+            f"the base URL for {url.host} has a query or a fragment: leave it out (a query is set as QUERY)"
+        )
     if url.scheme == "http" and not allow_plaintext and not is_this_machine(url.host):
         raise ConfigError(f"the base URL for {url.host} would carry data unencrypted to another machine: use https://")
     return url

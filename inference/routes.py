@@ -68,17 +68,39 @@ class Endpoint:
     """For whom its tokens are made."""
 
 
+Price = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
+"""US dollars for a million tokens."""
+
+
 class PriceConfig(Config):
     """What a route costs, in US dollars per million tokens."""
 
-    input_per_million_usd: float = Field(ge=0)
+    input_per_million_usd: Price
     """For tokens read."""
-    output_per_million_usd: float = Field(ge=0)
+    output_per_million_usd: Price
     """For tokens generated."""
+    cached_input_per_million_usd: Price | None = None
+    """For tokens read that came from a cache; the price of tokens read if absent."""
+    reasoning_per_million_usd: Price | None = None
+    """For tokens generated that are no part of the answer's text; the price of tokens generated if absent."""
 
-    def cost(self, input_tokens: int, output_tokens: int) -> float:
-        """Give the price of one answer, in US dollars."""
-        return (input_tokens * self.input_per_million_usd + output_tokens * self.output_per_million_usd) / 1_000_000
+    def cost(self, input_tokens: int, output_tokens: int, *, cached: int = 0, reasoning: int = 0) -> float:
+        """Return the price of one answer in US dollars.
+
+        Args:
+            input_tokens: tokens read.
+            output_tokens: tokens generated.
+            cached: tokens among those read that came from a cache.
+            reasoning: tokens among those generated that are no part of the text.
+        """
+        from_cache, hidden = self.cached_input_per_million_usd, self.reasoning_per_million_usd
+        parts = (
+            (input_tokens - cached, self.input_per_million_usd),
+            (cached, self.input_per_million_usd if from_cache is None else from_cache),
+            (output_tokens - reasoning, self.output_per_million_usd),
+            (reasoning, self.output_per_million_usd if hidden is None else hidden),
+        )
+        return sum(count * price for count, price in parts) / 1_000_000
 
 
 class AnswerConfig(Config):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
-from inference.backend import Completion, ModelCall
+from inference.backend import Completion, ModelCall, Tokens
 from inference.errors import NotSent
 
 Step = Completion | Exception | Callable[[ModelCall], Awaitable[Completion]]
@@ -21,8 +21,7 @@ def echo(call: ModelCall) -> Completion:
         provider="scripted",
         model=call.model,
         response_id=call.call_id,
-        input_tokens=sum(len(message.content.split()) for message in call.messages),
-        output_tokens=len(text.split()),
+        tokens=Tokens(sum(len(message.content.split()) for message in call.messages), len(text.split())),
     )
 
 

@@ -146,7 +146,7 @@ def _request(call: ModelCall) -> dict[str, Any]:
         "inputs": [
             _tensor("messages", "BYTES", np.array([messages.encode()], dtype=np.object_)),
             _tensor("max_tokens", "INT32", np.array([call.max_tokens], dtype=np.int32)),
-            _tensor("temperature", "FP32", np.array([call.temperature], dtype=np.float32)),
+            _tensor("temperature", "FP32", np.array([call.temperature or 0.0], dtype=np.float32)),
         ],
     }
 

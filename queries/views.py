@@ -39,10 +39,11 @@ SELECT
     arg_max(route.region, sequence) FILTER (WHERE route IS NOT NULL) AS region,
     coalesce(max(attempt) FILTER (WHERE event_type LIKE 'model.%'), 0) AS attempts,
     count(*) FILTER (WHERE event_type = 'model.intended' AND route.placement = 'hosted') AS hosted_calls,
-    CAST(coalesce(sum(usage.input_tokens) FILTER (WHERE event_type = 'model.completed'), 0) AS BIGINT) AS input_tokens,
-    CAST(coalesce(sum(usage.output_tokens) FILTER (WHERE event_type = 'model.completed'), 0) AS BIGINT)
-        AS output_tokens,
-    coalesce(sum(usage.cost_usd) FILTER (WHERE event_type = 'model.completed'), 0) AS cost_usd,
+    CAST(coalesce(sum(usage.input_tokens) FILTER (WHERE event_type IN ('model.completed', 'model.failed')), 0)
+        AS BIGINT) AS input_tokens,
+    CAST(coalesce(sum(usage.output_tokens) FILTER (WHERE event_type IN ('model.completed', 'model.failed')), 0)
+        AS BIGINT) AS output_tokens,
+    coalesce(sum(usage.cost_usd) FILTER (WHERE event_type IN ('model.completed', 'model.failed')), 0) AS cost_usd,
     arg_max(failure.code, sequence) FILTER (WHERE failure IS NOT NULL) AS failure_code,
     any_value(duplicate_of) AS duplicate_of,
     count(*) AS events

@@ -11,9 +11,8 @@ PermanentError
 
 from __future__ import annotations
 
-from traceback import extract_tb
-
 from evidence.errors import PermanentError, StoreError, UnavailableError
+from evidence.errors import kind_and_place as kind_and_place  # noqa: PLC0414 - its users are here
 
 
 class BrokerUnavailable(UnavailableError):  # noqa: N818 - named as the condition that operators search for
@@ -26,9 +25,3 @@ class LogMismatch(StoreError):  # noqa: N818 - the same
 
 class TopicMismatch(PermanentError):  # noqa: N818 - the same
     """A topic is missing or has the wrong shape; create it with `waybill topics create` or mend its settings."""
-
-
-def kind_and_place(error: BaseException) -> str:
-    """Tell an unexpected error for a log: its kind and where it came from, without its text, which may quote input."""
-    frames = [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in extract_tb(error.__traceback__)]
-    return " < ".join([type(error).__name__, *reversed(frames)])

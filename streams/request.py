@@ -116,8 +116,8 @@ class ModelPolicy(Record):
     """Regions in which it may be processed; empty leaves it to policy."""
     max_tokens: int | None = Field(default=None, ge=1, le=100_000)
     """Upper bound of generated tokens; the route's own bound holds too."""
-    temperature: float = Field(default=0.0, ge=0, le=2)
-    """Sampling temperature."""
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    """Sampling temperature; where it is absent, a local model takes 0 and a hosted one its own default."""
 
 
 class Consent(Record):

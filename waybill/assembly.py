@@ -16,7 +16,6 @@ from evidence.store.site import EvidenceStore
 from evidence.store.upkeep import Upkeep
 from inference.backend import Backend
 from inference.inprocess import InProcessBackend
-from inference.openai import OpenAICompatibleBackend
 from inference.rulebook import Rulebook
 from inference.triton import TritonBackend
 from policy.detection.names import Limits as NamesLimits
@@ -103,14 +102,7 @@ def _backend(name: str, settings: Settings) -> Backend:
         return TritonBackend(config.url)
     if config.kind == "in-process":
         return InProcessBackend()
-    return OpenAICompatibleBackend(
-        base_url=config.url,
-        authorized_calls=config.auth in {"minted", "exchange"},
-        api_key=None if config.auth in {"minted", "exchange", "none"} else config.secret(),
-        provider=config.provider or config.kind,
-        connections=settings.max_hosted,
-        allow_plaintext=config.allow_plaintext,
-    )
+    return config.backend(name, connections=settings.max_hosted)
 
 
 def application(checked: Plan, names: Iterable[str] = STAGES) -> faust.App:

@@ -20,8 +20,8 @@ from inference.backend import Completion, ModelCall
 from inference.routes import ANY, RouteConfig, RouteTable, fallbacks
 from policy.contract import STOP, WAYBILL_VERSION, Waybill
 from waybill.contract_forms import Content, schemas
+from waybill.endpoints import EndpointConfig
 from waybill.schemas import field_docs
-from waybill.settings import EndpointConfig
 
 API_VERSION: Final = "v3.1.0"
 """Version of the standard."""

@@ -52,7 +52,7 @@ def price_digest(route: RouteConfig) -> str:
     It covers `price`, `max_tokens` and `timeout_s`, as canonical JSON (RFC 8785) in which numbers with a fraction are
     text, so that every party writes them alike: 10, 10.0 and 1e1 are all `10`.
     """
-    price = {name: _number(value) for name, value in route.price.model_dump().items()}
+    price = {name: _number(value) for name, value in route.price.model_dump(exclude_none=True).items()}
     limits = {"max_tokens": route.max_tokens, "timeout_s": _number(route.timeout_s)}
     return "sha256:" + sha256_hex(canonical_json({"price": price, "limits": limits}))
 

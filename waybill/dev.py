@@ -173,7 +173,7 @@ class Supervisor:
                 self._say(f"{title}: {self._parts[name].line}")
             else:
                 config = endpoints[name]
-                self._say(f"{title}: {config.provider or config.kind} {config.url}, as it is set")
+                self._say(f"{title}: {config.described(name).provider} {config.url}, as it is set")
         web = free_port()
         await self._start_worker(web)
         self._publish(web)

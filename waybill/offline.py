@@ -17,7 +17,8 @@ from policy.questions import Verdict
 from queries.decided import Decided
 from streams.processors.cases import Case, from_json
 from streams.processors.routing import Selection, ask, decide, objects
-from waybill.settings import EndpointConfig, Settings
+from waybill.endpoints import EndpointConfig
+from waybill.settings import Settings
 
 
 def assumed(settings: Settings) -> Settings:

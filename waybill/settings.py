@@ -9,119 +9,22 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
-from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from evidence.errors import ConfigError
 from evidence.files.places import BucketAccess, open_files
 from evidence.files.seam import Files
-from evidence.hosts import is_this_machine
-from inference.callers import Auth, CredentialConfig
-from inference.credentials import Credentials
 from inference.routes import Endpoint
-from policy.labels import Encryption
 from policy.vault.sealing import Vault
 from policy.versions import Versions
 from streams.kafka import KafkaSettings
 from streams.keys import IdentityConfig
+from waybill.endpoints import EndpointConfig
 
 PREFIX: Final = "WAYBILL_"
-
-
-class EndpointConfig(BaseModel):
-    """A place where models answer: `WAYBILL_ENDPOINTS__<NAME>__KIND`, `__URL`, `__PROVIDER`, `__KEY`, `__KEY_FILE`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: Literal["triton", "in-process", "openai"]
-    """What it speaks: Triton's gRPC, OpenAI-compatible chat completions, or nothing: the model runs in this process."""
-    url: str = ""
-    """`HOST:PORT` for Triton; the base URL, ending before `/chat/completions`, for OpenAI-compatible."""
-    provider: str = ""
-    """Who runs it, as evidence names it; defaults to the kind."""
-    key: SecretStr | None = None
-    """The workload's own key (never a user's); prefer KEY_FILE, which keeps it out of the environment."""
-    key_file: Path | None = None
-    """A file that holds the key."""
-    auth: Auth | None = None
-    """How it is told who calls: `key`, `minted`, `exchange` or `none`; `key` where there is one, else `none`."""
-    audience: str | None = None
-    """Whom tokens are for, as the endpoint calls itself."""
-    token_url: str | None = None
-    """The RFC 8693 endpoint, for `exchange`."""
-    resource: str | None = None
-    """The `resource` that a token exchange asks for, where its endpoint wants one."""
-    signing_key_file: Path | None = None
-    """The private key that tokens are signed with (`waybill identity keygen`)."""
-    trust_domain: str | None = None
-    """The SPIFFE trust domain of this deployment, for tokens."""
-    token_seconds: float | None = None
-    """Seconds that a minted token lives."""
-    allow_plaintext: bool = False
-    """Whether an address off this machine may be spoken to without TLS (a private network of your own)."""
-
-    @model_validator(mode="after")
-    def _whole(self) -> EndpointConfig:
-        if self.kind != "in-process" and not self.url:
-            raise ValueError(f"an endpoint of kind {self.kind} needs a URL")
-        if self.key is not None and self.key_file is not None:
-            raise ValueError("give KEY or KEY_FILE, not both")
-        return self
-
-    def secret(self) -> SecretStr | None:
-        """Give the key.
-
-        Raises:
-            ConfigError: the key's file cannot be read or is empty.
-        """
-        if self.key_file is None:
-            return self.key
-        try:
-            text = self.key_file.read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise ConfigError(f"cannot read the key file {self.key_file}: {error.strerror}") from error
-        if not text:
-            raise ConfigError(f"the key file {self.key_file} is empty")
-        return SecretStr(text)
-
-    def described(self, name: str) -> Endpoint:
-        """Give what routing must know of it."""
-        return Endpoint(
-            name=name,
-            provider=self.provider or self.kind,
-            encryption=self._encryption(),
-            audience=self.audience or "",
-        )
-
-    def credentials(self, name: str) -> Credentials:
-        """Make what tells the endpoint who calls.
-
-        Raises:
-            ConfigError: a setting or a file is wrong.
-        """
-        key = self.secret()
-        said = {
-            field: getattr(self, field)
-            for field in ("audience", "token_url", "resource", "signing_key_file", "trust_domain", "token_seconds")
-            if getattr(self, field) is not None
-        }
-        try:
-            config = CredentialConfig(auth=self.auth or ("key" if key else "none"), **said)
-        except ValidationError as error:
-            told = "; ".join(str(item["msg"]).removeprefix("Value error, ") for item in error.errors())
-            raise ConfigError(f"endpoint {name}: {told}") from None
-        return config.build(name, key)
-
-    def _encryption(self) -> Encryption:
-        """What a waybill may say of the way there: only what the address itself shows."""
-        if self.kind == "in-process":
-            return "loopback"
-        parts = urlsplit(self.url if "://" in self.url else f"//{self.url}")
-        if parts.scheme == "https":
-            return "tls"
-        return "loopback" if is_this_machine(parts.hostname) else "none"
 
 
 class BucketConfig(BaseModel):
@@ -334,7 +237,8 @@ def load(environment: Mapping[str, str] | None = None, **flags: Any) -> Settings
     try:
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except SettingsError as error:
-        raise ConfigError(f"a setting that must be JSON is not: {error}") from None
+        named = ", ".join(_no_json(environment if environment is not None else os.environ)) or str(error)
+        raise ConfigError(f"a setting that must be JSON is not: {named}") from None
     except ValidationError as error:
         lines = [f"  {_variable(item['loc'])}: {item['msg']}" for item in error.errors(include_input=False)]
         raise ConfigError("\n".join(["these settings are wrong:", *lines])) from error
@@ -343,6 +247,18 @@ def load(environment: Mapping[str, str] | None = None, **flags: Any) -> Settings
 def child_environment(**changes: str) -> dict[str, str]:
     """Give the environment for a program that this one starts: its own, with changes."""
     return {**os.environ, **changes}
+
+
+def _no_json(environment: Mapping[str, str]) -> list[str]:
+    """Return the variables that begin as JSON does and are none."""
+    found = []
+    for name, value in environment.items():
+        if name.startswith(PREFIX) and value.lstrip()[:1] in ("{", "["):
+            try:
+                from_json(value)
+            except ValueError:
+                found.append(name)
+    return found
 
 
 def _variable(where: tuple[int | str, ...]) -> str:

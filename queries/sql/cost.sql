@@ -10,6 +10,7 @@ SELECT
     sum(usage.output_tokens) AS output_tokens,
     round(sum(usage.cost_usd), 6) AS cost_usd
 FROM events
-WHERE event_type = 'model.completed' AND (CAST($since AS TIMESTAMPTZ) IS NULL OR occurred_at >= $since)
+WHERE (event_type = 'model.completed' OR (event_type = 'model.failed' AND usage IS NOT NULL))
+    AND (CAST($since AS TIMESTAMPTZ) IS NULL OR occurred_at >= $since)
 GROUP BY ALL
 ORDER BY cost_usd DESC, tenant_ref, model

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
 
+import orjson
+
 from evidence.canonical import sha256_hex
 from evidence.records import (
     ConsentRef,
@@ -25,7 +27,7 @@ from evidence.records import (
     Stage,
     Usage,
 )
-from inference.backend import Backend, Completion
+from inference.backend import Backend, Completion, Tokens
 from inference.credentials import Credentials
 from inference.errors import Ambiguous, BackendError, Malformed, NotSent, Rejected
 from inference.routes import RouteConfig
@@ -172,8 +174,8 @@ class Account:
 
     Attributes:
         attempts: every call so far.
-        cost_usd: price of the answers.
-        at_risk_usd: what calls may have cost whose answers are lost or are none.
+        cost_usd: price of the answers whose tokens are known, those of no use among them.
+        at_risk_usd: estimate of what calls may have cost whose tokens are not known.
         in_doubt: whether a hosted call may have been accepted whose answer is lost.
     """
 
@@ -343,9 +345,11 @@ class Account:
     def failed(self, call: Call, error: BackendError) -> Failure:
         """Say that an attempt failed."""
         self._crossed |= call.hosted and not isinstance(error, NotSent)
+        usage = _priced(call.route, error.tokens)
         if call.hosted and isinstance(error, Ambiguous | Malformed):
             self.in_doubt |= isinstance(error, Ambiguous)
-            self.at_risk_usd += estimate(call.route, self._case.wish)
+            if usage is None:
+                self.at_risk_usd += estimate(call.route, self._case.wish)
         ref = call.ref.model_copy(update={"provider": error.provider}) if error.provider else call.ref
         failure = Failure(code=error.code, message=str(error)[:2000], retryable=not isinstance(error, Rejected))
         self._scribe.say(
@@ -353,10 +357,11 @@ class Account:
             self._kitchen.clock(),
             route=ref,
             failure=failure,
+            usage=usage,
             duration_ms=call.seconds * 1000,
             **call.about,
         )
-        self._attempted(call, ref, error.code)
+        self._attempted(call, ref, error.code, usage)
         return failure
 
     def completed(self, call: Call, completion: Completion, rule: AnswerRule) -> Answer:
@@ -367,7 +372,7 @@ class Account:
             completion: what came.
             rule: what may not be kept of it.
         """
-        route, metrics = call.route, self._kitchen.metrics
+        route = call.route
         self._crossed |= call.hosted
         ref = RouteRef(
             name=route.name,
@@ -376,11 +381,7 @@ class Account:
             model=self._harmless(completion.model) or route.model,
             region=route.region,
         )
-        usage = Usage(
-            input_tokens=completion.input_tokens,
-            output_tokens=completion.output_tokens,
-            cost_usd=route.price.cost(completion.input_tokens, completion.output_tokens),
-        )
+        usage = _priced(route, completion.tokens)
         kept = keep(completion.text, rule, self._kitchen.scanner)
         encoded, first, now = kept.text.encode(), completion.first_chunk_s, self._kitchen.clock()
         self._scribe.say(
@@ -393,16 +394,23 @@ class Account:
             first_chunk_ms=None if first is None else first * 1000,
             output_sha256=sha256_hex(encoded),
             output_bytes=len(encoded),
+            detail=_stated(completion),
             **call.about,
         )
         if kept.retained.action != "keep":
             self._scribe.say(EventType.RESPONSE_FILTERED, now, route=ref, retained=kept.retained, **call.about)
-        self.cost_usd += usage.cost_usd
+        if usage is None and call.hosted:
+            self.at_risk_usd += estimate(route, self._case.wish)
         self._attempted(call, ref, "refused" if completion.refused else "completed", usage)
-        metrics.tokens.labels(route.name, "input").inc(usage.input_tokens)
-        metrics.tokens.labels(route.name, "output").inc(usage.output_tokens)
-        metrics.cost.labels(route.name).inc(usage.cost_usd)
         return Answer(ref, completion, kept, call.about.get("intent_id"))
+
+    def _spend(self, route: str, usage: Usage) -> None:
+        """Count what an answer cost."""
+        self.cost_usd += usage.cost_usd
+        metrics = self._kitchen.metrics
+        metrics.tokens.labels(route, "input").inc(usage.input_tokens)
+        metrics.tokens.labels(route, "output").inc(usage.output_tokens)
+        metrics.cost.labels(route).inc(usage.cost_usd)
 
     def _harmless(self, name: str) -> str:
         """Give a name that a provider chose, or nothing where it may be something that the provider repeats."""
@@ -517,6 +525,8 @@ class Account:
                 usage=usage,
             )
         )
+        if usage is not None:
+            self._spend(ref.name, usage)
         self._kitchen.metrics.attempts.labels(ref.name, ref.provider, outcome).inc()
 
     def _take_waybill(self, route: str) -> Waybill:
@@ -554,6 +564,26 @@ class Account:
             next_sequence=self._story.sequence,
             **fields,
         )
+
+
+def _priced(route: RouteConfig, tokens: Tokens | None) -> Usage | None:
+    """Return what an answer cost; None where its tokens are not known."""
+    if tokens is None or tokens.input is None or tokens.output is None:
+        return None
+    cost = route.price.cost(tokens.input, tokens.output, cached=tokens.cached, reasoning=tokens.reasoning)
+    return Usage(input_tokens=tokens.input, output_tokens=tokens.output, cost_usd=cost)
+
+
+def _stated(completion: Completion) -> str | None:
+    """Return what else a destination says of its answer, as JSON; None where that is nothing."""
+    tokens = completion.tokens
+    said = {
+        "finishReason": completion.stated_reason,
+        "cachedTokens": tokens.cached,
+        "reasoningTokens": tokens.reasoning,
+    }
+    said = {name: value for name, value in said.items() if value}
+    return orjson.dumps(said).decode() if said else None
 
 
 def _total(attempts: Sequence[Attempt]) -> Usage | None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from evidence.errors import ConfigError
-from waybill.settings import EndpointConfig, Settings, child_environment, load
+from waybill.endpoints import EndpointConfig
+from waybill.settings import Settings, child_environment, load
 
 MARK = "Zq7planted"
 

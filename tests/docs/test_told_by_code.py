@@ -12,7 +12,8 @@ from inference.routes import RouteTable
 from policy.contract import Waybill
 from streams.request import RuntimeRequest
 from streams.response import DeadLetter, Response
-from waybill.settings import EndpointConfig, Settings
+from waybill.endpoints import EndpointConfig
+from waybill.settings import Settings
 
 HOW = "run: PYTHONPATH=tests/support .venv/bin/python -m doc_pages"
 

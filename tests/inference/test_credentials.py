@@ -14,13 +14,14 @@ from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 from aiohttp import web
 from bad_tokens import Issuer
-from openai_rig import make_call, opened
+from openai_rig import RawServer, http_answer, make_call, opened
 from pydantic import SecretStr, ValidationError
-from token_endpoint import TokenEndpoint, answer, refusal
+from token_endpoint import JWT, TokenEndpoint, answer, refusal
 
 from evidence.errors import ConfigError, RetryableError
 from inference.callers import CredentialConfig
@@ -105,6 +106,30 @@ async def test_contract_of_credentials(kind: str, caplog: pytest.LogCaptureFixtu
         assert got.ref.audience == AUDIENCE
         assert not any(part in told + caplog.text for part in token.split("."))
     assert "ada@example.org" not in told
+
+
+@pytest.mark.parametrize("delay_s", [0, 0.005, 0.05])
+async def test_a_token_belongs_to_its_exchange(delay_s: float) -> None:
+    """An endpoint that answers twice gives no crossing the token of another one."""
+
+    async def twice(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            form = parse_qs((await server.read_request(reader)).decode().rpartition("\r\n\r\n")[2])
+            token = {"access_token": form["audience"][0], "issued_token_type": JWT, "token_type": "Bearer"}
+            writer.write(http_answer(json.dumps(token).encode()))
+            await asyncio.sleep(delay_s)
+            writer.write(http_answer(json.dumps({**token, "access_token": "late"}).encode()))
+
+    async with RawServer(twice) as server:
+        credentials = ExchangedCredentials(MINTER, token_url=f"http://127.0.0.1:{server.port}/token", timeout_s=2)
+        try:
+            for number in range(10):
+                got = await credentials.authorize(crossing(audience=f"https://{number}.example"))
+                assert got.header is not None
+                assert got.header.get_secret_value() == f"Bearer https://{number}.example"
+                await asyncio.sleep(delay_s / 2)
+        finally:
+            await credentials.close()
 
 
 @pytest.mark.parametrize("kind", ["minted", "exchanged"])

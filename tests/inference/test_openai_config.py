@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from evidence.errors import ConfigError
 from inference.errors import NotSent
-from inference.openai import OpenAICompatibleBackend
+from inference.openai import Dialect, OpenAICompatibleBackend
 from inference.standin import StandIn
 
 
@@ -40,7 +40,14 @@ def unverified() -> ssl.SSLContext:
         ({"api_key": SecretStr(KEY + "\n")}, "line end"),
         ({"api_key": SecretStr("")}, "empty"),
         ({"tls": unverified()}, "do not verify"),
-        ({"extra_body": {"model": "x"}}, "come from the call"),
+        ({"dialect": Dialect(extra_body={"model": "x"})}, "come from the call"),
+        ({"dialect": Dialect(extra_headers={"Authorization": SecretStr(KEY)})}, "comes from the call"),
+        ({"dialect": Dialect(extra_headers={"Host": SecretStr(KEY)})}, "comes from the call"),
+        ({"dialect": Dialect(extra_headers={"a b": SecretStr(KEY)})}, "is none"),
+        ({"dialect": Dialect(extra_headers={"x-org": SecretStr(KEY + "\n")})}, "line end"),
+        ({"dialect": Dialect(key_header="Host")}, "cannot go in"),
+        ({"dialect": Dialect(key_header="a:b")}, "cannot go in"),
+        ({"dialect": Dialect(key_header="api-key", extra_headers={"API-Key": SecretStr(KEY)})}, "or the key"),
     ],
 )
 def test_wrong_configuration_is_refused(changes: dict[str, Any], reason: str) -> None:

@@ -186,7 +186,7 @@ async def test_post_is_never_sent_twice_on_a_kept_connection() -> None:
         await writer.drain()
         await server.read_request(reader)
 
-    async with RawServer(answer_once_then_drop) as server, opened(server.base_url) as backend:
+    async with RawServer(answer_once_then_drop) as server, opened(server.base_url, reuse_connections=True) as backend:
         await backend.complete(make_call("first"))
         error = await failure(backend, call_id="second")
         await asyncio.sleep(0.1)
@@ -204,7 +204,7 @@ async def test_reset_on_a_kept_connection_is_ambiguous() -> None:
         await reader.readexactly(1)
         writer.transport.abort()
 
-    async with RawServer(answer_once_then_reset) as server, opened(server.base_url) as backend:
+    async with RawServer(answer_once_then_reset) as server, opened(server.base_url, reuse_connections=True) as backend:
         await backend.complete(make_call("first"))
         error = await failure(backend, call_id="second")
         await asyncio.sleep(0.1)
@@ -221,7 +221,7 @@ async def test_connection_closed_while_idle_is_replaced() -> None:
         writer.write(closing)
         await writer.drain()
 
-    async with RawServer(answer_and_close) as server, opened(server.base_url) as backend:
+    async with RawServer(answer_and_close) as server, opened(server.base_url, reuse_connections=True) as backend:
         for number in range(3):
             assert (await backend.complete(make_call(f"int-{number}"))).text == "Hello."
             await asyncio.sleep(0.05)

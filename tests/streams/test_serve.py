@@ -13,8 +13,9 @@ import pytest
 from decisions import Broken, Rig, all_bytes, told, utc_now
 from requests_made import RESEND, ROUTES, TWO_HOSTED
 
+from evidence.parsing import parse
 from evidence.records import EvidenceEvent
-from inference.backend import Completion, ModelCall
+from inference.backend import MAX_TOKENS, Completion, ModelCall, Tokens
 from inference.errors import Ambiguous, Malformed, NotSent, Rejected, Unavailable
 from policy.contract import Waybill
 from policy.vault.erased import EVERYTHING
@@ -38,7 +39,7 @@ def answer(text: str = "Hello.", **changes: Any) -> Completion:
     """What a model says."""
     return Completion(**{
         "text": text, "finish_reason": "stop", "provider": "stand-in", "model": "stand-in/gpt-test",
-        "response_id": "resp-1", "input_tokens": 10, "output_tokens": 5, **changes,
+        "response_id": "resp-1", "tokens": Tokens(10, 5), **changes,
     })  # fmt: skip
 
 
@@ -331,6 +332,62 @@ def price_of_a_call(rig: Rig, work: Work) -> float:
     return estimate(rig.at_first.table.by_name["hosted-general"], from_json(work.policy.inputs or "").wish)
 
 
+PRICED = ROUTES.replace(
+    "output_per_million_usd: 2.0", "output_per_million_usd: 2.0, cached_input_per_million_usd: 0.1, "
+    "reasoning_per_million_usd: 4", 1
+)  # fmt: skip
+
+
+async def test_an_answer_of_no_use_costs_what_it_counted():
+    """The tokens of an answer without text are priced in receipt and evidence, and not estimated once more."""
+    empty = Malformed("empty_answer", "no text", provider="acme-ai", tokens=Tokens(100, 50))
+    rig = await served(Rig(hosted=[empty]))
+    failed = rig.events("model.failed")[0]
+    assert failed["usage"] == {"inputTokens": 100, "outputTokens": 50, "costUsd": pytest.approx(200e-6)}
+    assert rig.response["receipt"]["costUsd"] == pytest.approx(200e-6)
+    assert rig.response["receipt"]["attempts"][0]["usage"]["outputTokens"] == 50
+    assert rig.story[-1]["usage"]["costUsd"] == pytest.approx(200e-6)
+
+
+async def test_cached_and_reasoning_tokens_have_their_prices():
+    """Tokens from a cache and reasoning tokens cost what the price list says of them; evidence has their counts."""
+    rig = await served(Rig(routes=PRICED, hosted=[answer(tokens=Tokens(10_000, 100, cached=9_000, reasoning=60))]))
+    assert rig.response["receipt"]["costUsd"] == pytest.approx((1_000 + 900 + 40 * 2 + 60 * 4) / 1e6)
+    told = orjson.loads(rig.events("model.completed")[0]["detail"])
+    assert told == {"cachedTokens": 9_000, "reasoningTokens": 60}
+
+
+async def test_unknown_usage_is_null_in_evidence():
+    """Where the provider counts nothing that can be, evidence has no usage, and the answer is given all the same."""
+    for tokens in (Tokens(), Tokens(5, None), Tokens(None, 5)):
+        rig = await served(Rig(hosted=[answer(tokens=tokens, stated_reason="eos")]))
+        completed = rig.events("model.completed")[0]
+        assert (rig.response["outcome"], rig.response["receipt"]["costUsd"]) == ("completed", 0)
+        assert "usage" not in completed
+        assert orjson.loads(completed["detail"]) == {"finishReason": "eos"}
+
+
+async def test_a_counted_answer_of_no_use_is_not_estimated():
+    """What a provider counted for an answer of no use takes that much of the budget, and no estimate of it."""
+    rig = Rig(routes=TWO_HOSTED)
+    budget = {"maxCostUsd": price_of_a_call(rig, rig.admit()) * 1.5}
+    cheap = Malformed("empty_answer", "no text", provider="acme-ai", tokens=Tokens(1, 1))
+    rig = await served(Rig(routes=TWO_HOSTED, hosted=[cheap, answer()]), budget=budget)
+    assert [name for name, _ in attempts(rig)] == ["hosted-general", "hosted-second"]
+
+
+@pytest.mark.parametrize("provider", ["", "p" * 1000])
+@pytest.mark.parametrize("model", ["", "m" * 256, "gpt-4o"])
+async def test_whatever_an_answer_says_of_itself_evidence_can_be_stored(provider, model):
+    """The largest counts and names that the reader of answers lets through become rows of the table."""
+    tokens = Tokens(MAX_TOKENS, MAX_TOKENS, cached=MAX_TOKENS, reasoning=MAX_TOKENS)
+    said = answer(provider=provider, model=model, response_id="r" * 256, tokens=tokens, stated_reason="x" * 199)
+    rig = await served(Rig(hosted=[said]))
+    values = [orjson.dumps(event) for event in rig.story]
+    parsed = parse(values, partition=0, offsets=range(len(values)), timestamps_ms=[0] * len(values))
+    assert parsed.rejects == ()
+
+
 async def test_a_busy_provider_costs_nothing():
     """A call that was declined leaves the budget as it was."""
     rig = Rig(routes=TWO_HOSTED)
@@ -375,15 +432,13 @@ async def test_a_backend_that_breaks_its_contract_is_in_doubt(changes, outcome, 
         {"model": "", "response_id": "", "provider": ""},
         {"text": ""},
         {"text": "\ud800"},
-        {"input_tokens": -1},
+        {"tokens": Tokens(-1, 5)},
     ],
 )
 async def test_no_answer_can_stop_the_partition(strange):
     """Whatever a provider says of itself, the request ends; an answer that cannot be recorded is in doubt."""
     rig = await served(Rig(hosted=[answer(**strange)]))
-    assert rig.response["outcome"] == (
-        "unknown" if strange.keys() & {"input_tokens"} or strange.get("text") else "completed"
-    )
+    assert rig.response["outcome"] == ("unknown" if "tokens" in strange or strange.get("text") else "completed")
 
 
 @pytest.mark.parametrize(("size", "outcome"), [(MAX_ANSWER_CHARS, "completed"), (MAX_ANSWER_CHARS + 1, "failed")])

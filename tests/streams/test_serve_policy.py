@@ -29,7 +29,7 @@ from requests_made import (
 )
 
 from evidence.errors import UnavailableError
-from inference.backend import Completion
+from inference.backend import Completion, Tokens
 from inference.credentials import Authorization, Crossing, KeyCredentials, MintedCredentials
 from inference.errors import NotSent, Unavailable
 from policy.identity.jws import SigningKey
@@ -49,7 +49,7 @@ def answer(text: str = "Hello.", **changes: Any) -> Completion:
     """What a model says."""
     return Completion(**{
         "text": text, "finish_reason": "stop", "provider": "stand-in", "model": "gpt-test", "response_id": "resp-1",
-        "input_tokens": 10, "output_tokens": 5, **changes,
+        "tokens": Tokens(10, 5), **changes,
     })  # fmt: skip
 
 

@@ -34,8 +34,9 @@ from streams.response import Attempt, DeadLetter, Receipt, Response
 from streams.topics import ALL
 from waybill.cli.program import app
 from waybill.dev_topics import TABLE
+from waybill.endpoints import EndpointConfig
 from waybill.schemas import field_docs
-from waybill.settings import PREFIX, BucketConfig, EndpointConfig, Settings
+from waybill.settings import PREFIX, BucketConfig, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"

@@ -140,7 +140,7 @@ def answering(*answers: bytes) -> Callable[[], RawServer]:
 FAILURES = Script(
     rules=(
         Rule(contains="Fail for now: throttle.", do=Behaviour(status=429, retry_after_s=1)),
-        Rule(contains="Fail for now: break.", do=Behaviour(status=500)),
+        Rule(contains="Fail for now: break.", do=Behaviour(status=503)),
         Rule(contains="Fail for now: babble.", do=Behaviour(malformed="not-json")),
         Rule(contains="Fail for good.", do=Behaviour(status=400)),
     )

@@ -2,7 +2,8 @@
 
 One plain file for two hosts, so that both give the same answers: Triton's Python backend imports it beside `model.py`,
 and `inference.inprocess` runs it as a child process (`python engine.py --gguf ...`, JSON lines on stdin and stdout).
-It needs the standard library and `xllamacpp` alone, since Triton's interpreter holds nothing of this project.
+It needs `control_tokens.py` beside it, the standard library and `xllamacpp` alone, since Triton's interpreter holds
+nothing of this project.
 
 Why a child process, never the worker's own: when xllamacpp loads a model it installs its own SIGINT and SIGTERM
 handlers for the whole process, which would take Ctrl-C and a graceful stop away from the worker.
@@ -27,6 +28,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from control_tokens import TextGuard, read_control_tokens
 
 
 class GenerationError(Exception):
@@ -118,6 +121,7 @@ class Engine:
         params.endpoint_slots = False
         params.ui = False
         params.n_threads_http = 1
+        self._guard = TextGuard(read_control_tokens(gguf))
         self._server = xllamacpp.Server(params)
 
     def generate(
@@ -130,6 +134,8 @@ class Engine:
         cancelled: Callable[[], bool],
     ) -> Ending:
         """Answer in the model's own chat template, calling `on_text` for each piece and `cancelled` before each.
+
+        Control tokens in the texts of messages are broken up: they are text, and end no turn.
 
         At temperature 0 the answer to the same messages is the same, as long as no other generation runs beside it
         (a shared pass may round differently).
@@ -147,7 +153,9 @@ class Engine:
             raise listener.error
         self._server.handle_chat_completions(
             {
-                "messages": messages,
+                "messages": [
+                    {"role": message["role"], "content": self._guard.clean(message["content"])} for message in messages
+                ],
                 "max_tokens": max_tokens,
                 "temperature": temperature,
                 "stream": True,
