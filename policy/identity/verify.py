@@ -277,8 +277,7 @@ class Verifier:
         if not isinstance(audiences, list) or self._audience not in audiences:
             raise RecordError("wrong_audience", "the token is for another audience (aud)")
         names = self._names
-        kind = claims.get(names.kind)
-        kind = "user" if kind is None else kind
+        kind: Any = "user" if claims.get(names.kind) is None else claims[names.kind]
         if kind not in ("user", "service"):
             raise RecordError("bad_token", "the token's kind of actor is neither `user` nor `service`")
         roles = claims.get(names.roles)

@@ -30,7 +30,7 @@ def token(kid: str | None = "wanted", alg: str = "RS256", **changes: Any) -> str
 
 @pytest.mark.parametrize("name", FOREIGN)
 @pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
-def test_foreign_key_leaves_the_others_as_they_are(name: str, first: bool) -> None:
+def test_foreign_key_leaves_the_others_as_they_are(name: str, *, first: bool) -> None:
     """Whatever stands before or after it, a good key checks its tokens, and nothing else passes for one."""
     keys = (FOREIGN[name], WANTED) if first else (WANTED, FOREIGN[name])
     found = verifier(*keys)
