@@ -18,6 +18,7 @@ import orjson
 from pydantic import Field, ValidationError, field_validator
 
 from evidence.errors import RecordError
+from evidence.moments import Moment
 from evidence.records import ApprovalRef, Position, Record, ShortText, Utc
 from streams.work import person_of
 
@@ -164,7 +165,7 @@ class ApprovalVerdict(Record):
     """Why; never a text of the request."""
     payload_sha256: ShortText
     """Digest of what they saw."""
-    decided_at_utc: Utc
+    decided_at_utc: Moment
     """When, by their own clock; what counts is when it is read."""
 
 

@@ -15,7 +15,8 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from evidence.canonical import sha256_hex
 from evidence.errors import RecordError
-from evidence.records import Record, ShortText, Utc
+from evidence.moments import Moment
+from evidence.records import Record, ShortText
 from inference.backend import Role
 from inference.routes import RiskName
 
@@ -149,9 +150,9 @@ class RuntimeRequest(Record):
     """The larger task that this belongs to."""
     idempotency_key: Id | None = None
     """Two requests of one actor, tenant and task type with one key are one piece of work; the request id if absent."""
-    timestamp_utc: Utc
+    timestamp_utc: Moment
     """When it was made."""
-    deadline_utc: Utc | None = None
+    deadline_utc: Moment | None = None
     """When an answer is of no more use."""
     actor: Actor
     """On whose behalf."""

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from evidence.errors import ConfigError, RecordError
 from waybill.cli.interrupts import listen
+from waybill.cli.moments import stated
 from waybill.cli.options import Home, Kafka, out, resolve
 from waybill.cli.retention import who
 
@@ -234,15 +235,10 @@ def _entry(
 def _moment(text: str | None, now: datetime) -> datetime | None:
     if text is None:
         return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(f"--expires: {text[:40]!r} is no moment; write it as 2027-01-01T00:00:00Z") from None
-    if moment.tzinfo is None:
-        raise ConfigError("--expires has no time zone; write it as 2027-01-01T00:00:00Z")
+    moment = stated(text, "--expires")
     if moment <= now:
         raise ConfigError("--expires lies in the past: such a grant would hold nothing")
-    return moment.astimezone(UTC)
+    return moment
 
 
 def _change(settings: Settings, entry: ConsentEntry) -> None:
