@@ -38,7 +38,7 @@ _JSON_PLACE: Final = re.compile(r"at line \d+ column \d+")
 
 def _version(value: str) -> str:
     major, dot, minor = value.partition(".")
-    if not (dot and major.isdigit() and minor.isdigit()):
+    if not (dot and value.isascii() and major.isdigit() and minor.isdigit()):
         raise PydanticCustomError("invalid_version", "must be MAJOR.MINOR, such as 1.0")
     if major != CONTRACT_MAJOR:
         raise PydanticCustomError("unsupported_version", "this program speaks version 1.x of the request contract")
@@ -98,7 +98,7 @@ class Input(Record):
 
     messages: tuple[Turn, ...] = Field(min_length=1)
     """The conversation so far; the last turn is the user's."""
-    context: tuple[ContextItem, ...] = ()
+    context: tuple[ContextItem, ...] = Field(default=(), max_length=1000)
     """Sources that go along."""
 
     @model_validator(mode="after")
@@ -113,7 +113,7 @@ class ModelPolicy(Record):
 
     placement: Literal["any", "local", "hosted"] = "any"
     """Which side of the boundary may answer."""
-    regions: tuple[ShortText, ...] = ()
+    regions: tuple[ShortText, ...] = Field(default=(), max_length=32)
     """Regions in which it may be processed; empty leaves it to policy."""
     max_tokens: int | None = Field(default=None, ge=1, le=100_000)
     """Upper bound of generated tokens; the route's own bound holds too."""
@@ -142,7 +142,7 @@ class Budget(Record):
 class RuntimeRequest(Record):
     """One request."""
 
-    contract_version: Annotated[str, AfterValidator(_version)]
+    contract_version: Annotated[str, Field(json_schema_extra={"pattern": r"^1\.[0-9]+$"}), AfterValidator(_version)]
     """Version of this contract, such as `1.0`."""
     request_id: Id
     """The application's id; responses and evidence carry it."""
