@@ -18,8 +18,8 @@ import orjson
 from pydantic import Field, ValidationError, field_validator
 
 from evidence.errors import RecordError
-from evidence.moments import Moment
 from evidence.records import ApprovalRef, Position, Record, ShortText, Utc
+from evidence.rfc3339 import Moment
 from streams.work import person_of
 
 UNSIGNED: Final = "unsigned"

@@ -22,8 +22,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from pydantic import ValidationError, model_validator
 
 from evidence.errors import RecordError, UnavailableError
-from evidence.moments import Moment
 from evidence.records import Record, ShortText
+from evidence.rfc3339 import Moment
 from policy.vault.erased import Erased, nobody
 from streams.errors import BrokerUnavailable, TopicMismatch
 from streams.kafka import KafkaSettings, consumer, partition_counts

@@ -154,7 +154,7 @@ def test_one_record_can_be_read_beside_a_bad_one(folder):
     (folder / "local.yaml").write_text("version: 1\n", encoding="utf-8")
     records = load(folder)
     assert records.of("hosted").route == "hosted"
-    with pytest.raises(ConfigError, match=r"local\.yaml:1: .*Field required"):
+    with pytest.raises(ConfigError, match=r"local\.yaml:1: .*is missing"):
         records.of("local")
     with pytest.raises(ConfigError, match=r"there is no decision record .*gone\.yaml; there are: hosted"):
         records.of("gone")
@@ -171,7 +171,7 @@ def test_no_field_has_a_default(folder, name):
     while end < len(lines) and lines[end].startswith(" "):
         end += 1
     (folder / "hosted.yaml").write_text("".join(lines[:start] + lines[end:]), encoding="utf-8")
-    assert f" {name}: Field required" in refused(folder)
+    assert f" {name}: is missing" in refused(folder)
 
 
 @given(shift=st.integers(-900, 900), today=st.integers(-900, 900))

@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from evidence.errors import ConfigError, RecordError
+from evidence.faults import faults
 from waybill.cli.interrupts import listen
 from waybill.cli.moments import stated
 from waybill.cli.options import Home, Kafka, out, resolve
@@ -227,9 +228,9 @@ def _entry(
             expires_at_utc=expires,
         )
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = f"--{first['loc'][0]}: " if first["loc"] else ""
-        raise ConfigError(f"{where}{first['msg'].removeprefix('Value error, ')}") from None
+        first = faults(error, ConsentEntry)[0]
+        where = f"--{first.place[0]}: " if first.place else ""
+        raise ConfigError(f"{where}{first.text}") from None
 
 
 def _moment(text: str | None, now: datetime) -> datetime | None:

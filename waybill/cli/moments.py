@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from evidence.errors import ConfigError
-from evidence.moments import parse_moment
+from evidence.rfc3339 import parse_moment
 
 _AGO: Final = re.compile(r"(\d{1,6})([hd])")
 _BARE: Final = re.compile(r"([0-9-]{10})(T[0-9:.]+)?")

@@ -12,8 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from evidence.moments import MOMENT_PATTERN, Moment, parse_moment
 from evidence.records import Record
+from evidence.rfc3339 import MOMENT_PATTERN, Moment, parse_moment
 
 
 class Dated(Record):
