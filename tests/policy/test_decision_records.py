@@ -131,7 +131,9 @@ def test_another_policy_does_not_start_the_route(folder):
     """A policy that nobody reviewed for the route is told for each route, with what to run."""
     message = refused(folder, policy=OTHER)
     assert message.count(f"pins.policy: the policy is {OTHER}, which was not reviewed") == 2
-    assert "`waybill decisions pin hosted`" in message
+    assert message.count("`waybill decisions pin --all`") == 2
+    (folder / "local.yaml").write_text(LOCAL_TEXT.replace(POLICY, OTHER), encoding="utf-8")
+    assert "`waybill decisions pin hosted`" in refused(folder, policy=OTHER)
 
 
 def test_local_weights_are_pinned_by_digest(folder):
