@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -12,6 +13,7 @@ from pydantic_core._pydantic_core import list_all_errors
 
 from evidence.faults import faults, nearest
 
+ROOT = Path(__file__).resolve().parents[2]
 OTHERS_WORDS = re.compile(
     r"Extra inputs|Input should|Field required|Tuple should|List should|String should|Value error|Assertion failed"
     r"|validat|valid |pydantic|dictionary|parse|NoneType|instance"
@@ -78,3 +80,14 @@ def test_nothing_is_meant_by_what_is_far_from_every_name() -> None:
     """A name is proposed only where it is close."""
     assert nearest("WEB_PROT", ["web_port", "web_host"]) == "web_port"
     assert nearest("colour", ["web_port", "web_host"]) is None
+
+
+def test_no_other_place_repeats_the_validator() -> None:
+    """Only the translation, and the one that takes the place of a fault in JSON from it, read the validator's text."""
+    readers = [
+        f"{path.relative_to(ROOT)}"
+        for folder in ("evidence", "policy", "inference", "streams", "queries", "waybill")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        if re.search(r"""\[["']msg["']\]""", path.read_text(encoding="utf-8"))
+    ]
+    assert readers == ["evidence/faults.py", "streams/request.py"]
