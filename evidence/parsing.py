@@ -23,6 +23,7 @@ import pyarrow.json as pj
 from pydantic import ValidationError
 
 from evidence.errors import RecordError
+from evidence.faults import faults
 from evidence.records import EventType, EvidenceEvent
 from evidence.schema import (
     COLUMNS,
@@ -379,9 +380,9 @@ def _finite(text: str) -> float:
 
 
 def _record_error(error: ValidationError) -> RecordError:
-    problems = error.errors(include_url=False, include_input=False, include_context=False)
+    problems = faults(error, EvidenceEvent)
     codes = {"missing": "missing_field", "extra_forbidden": "unknown_field", "json_invalid": "not_json"}
-    told = [f"{'.'.join(str(part)[:64] for part in problem['loc'])}: {problem['msg']}" for problem in problems[:3]]
+    told = [f"{'.'.join(str(part)[:64] for part in problem.place)}: {problem.text}" for problem in problems[:3]]
     if len(problems) > len(told):
         told.append(f"and {len(problems) - len(told)} more")
-    return RecordError(codes.get(problems[0]["type"], "invalid_field"), "; ".join(told))
+    return RecordError(codes.get(problems[0].kind, "invalid_field"), "; ".join(told))

@@ -17,6 +17,9 @@ from pydantic_core import core_schema
 
 from evidence.canonical import sha256_hex
 
+MAX_INPUTS: Final = 65_536
+"""Characters of what a decision was made on."""
+
 EVIDENCE_VERSION: Final = "1.1"
 """Version of the event's form; the major part changes when an old reader would misread a new event."""
 
@@ -190,7 +193,7 @@ class PolicyRef(Record):
     """This decision's own id."""
     scope: ShortText | None = None
     """What it is about: `<action>:<route>`."""
-    inputs: Annotated[str, Field(max_length=8192)] | None = None
+    inputs: Annotated[str, Field(max_length=MAX_INPUTS)] | None = None
     """What it was decided on, as JSON: labels and facts, never content; enough to decide it again."""
     required_approvals: tuple[str, ...] = ()
     """Who has to approve."""

@@ -12,8 +12,9 @@ Every policy has an `@id`, which is its reason code. A forbid may carry `@approv
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -42,6 +43,11 @@ _DEEPEST: Final = 50
 _LONGEST: Final = 1000
 """Operators in one policy."""
 _QUOTED: Final = re.compile(r"`([^`]{1,80})`|'([^']{1,80})'")
+_BEGINS: Final = re.compile(r"@id\b|(?:permit|forbid)\s*\(")
+_NO_WORD: Final = re.compile(r'entity `(\w+)::"[^`]*"` is of an enumerated entity type')
+_NO_TYPE: Final = re.compile(r"the types (?:String and (\w+)|(\w+) and String) are not compatible")
+_ENUMERATED: Final = re.compile(r"^entity (\w+) enum \[(.*)\];$", re.MULTILINE)
+_STRING: Final = re.compile(r'(::|@\w+\(\s*)?"((?:\\.|[^"\\])*)"')
 _NO_SCOPE: Final = "unable to find an applicable action given the policy scope constraints"
 _TYPES: Final = {
     "principal": "Actor", "principal.kind": "ActorKind", "principal.identity": "Identity",
@@ -106,7 +112,8 @@ class PolicySet:
             raise ConfigError("there are no policies: everything would be denied")
         text = "\n".join(chunk.text for chunk in chunks)
         self.schema = cedarpy.Schema.from_str(schema)
-        faults = [*_annotation_faults(chunks), *_validate(text, self.schema, chunks)]
+        words = {name: tuple(json.loads(f"[{listed}]")) for name, listed in _ENUMERATED.findall(schema)}
+        faults = [*_annotation_faults(chunks), *_validate(text, self.schema, chunks, words)]
         if faults:
             raise ConfigError("\n  ".join(["policies that cannot be used:", *faults] if len(faults) > 1 else faults))
         self.parsed = cedarpy.PolicySet.from_str(text)
@@ -187,6 +194,11 @@ def _split(source: Source) -> Iterable[_Chunk]:
         try:
             found = cedarpy.policies_to_pst(text)
         except ValueError as error:
+            unended = _unended(text)
+            if unended is not None:
+                raise ConfigError(
+                    f"{source.name}:{line + unended}: a `;` is missing at the end of this policy"
+                ) from None
             raise ConfigError(f"{source.name}:{line}: not a Cedar policy: {error}") from None
         if found.templates or len(found.static_policies) != 1:
             raise ConfigError(f"{source.name}:{line}: templates are not used here: write `principal` and `resource`")
@@ -194,6 +206,17 @@ def _split(source: Source) -> Iterable[_Chunk]:
         yield _Chunk(source.name, line, text, template)
     if not found_one:
         raise ConfigError(f"{source.name}:1: no policy is in this file: write one, or remove the file")
+
+
+def _unended(text: str) -> int | None:
+    """Give the line, from 0, after which a policy should have ended: where another begins, or the file does."""
+    lines = [_UNREAD.sub("", line).strip() for line in text.split("\n")]
+    whole = 0
+    for number, line in enumerate(lines):
+        if number and whole and _BEGINS.match(line) and lines[whole].endswith(("}", ")")):
+            return whole
+        whole = number if line else whole
+    return whole if lines[whole].endswith(("}", ")")) else None
 
 
 def _too_large(text: str) -> bool:
@@ -311,7 +334,7 @@ def _categories(text: str) -> frozenset[str]:
     return frozenset(name.strip() for name in text.split(",")) if text else frozenset()
 
 
-def _validate(text: str, schema: Any, chunks: Sequence[_Chunk]) -> Iterable[str]:
+def _validate(text: str, schema: Any, chunks: Sequence[_Chunk], words: Mapping[str, Sequence[str]]) -> Iterable[str]:
     found: dict[int, set[str]] = {}
     for error in cedarpy.validate_policies(text, schema).errors:
         number = error.policy_id.removeprefix("policy")
@@ -326,7 +349,28 @@ def _validate(text: str, schema: Any, chunks: Sequence[_Chunk]) -> Iterable[str]
         # Where an action does not exist, that none applies follows from it.
         telling = {said for said in faults if not said.endswith(_NO_SCOPE)} or faults
         for said in sorted(telling):
-            yield f"{chunk.place_of(said)}: policy {chunk.template.annotations.get('id', '(no id)')}: {said}"
+            where, better = _in_plain_words(said, chunk, words)
+            yield f"{where}: policy {chunk.template.annotations.get('id', '(no id)')}: {better}"
+
+
+def _in_plain_words(said: str, chunk: _Chunk, words: Mapping[str, Sequence[str]]) -> tuple[str, str]:
+    """Give a fault's place, and its sentence with the words that are allowed, where it is about words."""
+    place = chunk.place_of(said)
+    if no_word := _NO_WORD.search(said):
+        kind = no_word[1]
+        return place, f"{no_word[0].split('`')[1]} does not exist: use {_listed(kind, words)}"
+    if no_type := _NO_TYPE.search(said):
+        kind = no_type[1] or no_type[2]
+        texts = [text for before, text in _STRING.findall(chunk.text) if not before]
+        known = [text for text in texts if text in words.get(kind, ())]
+        meant = next(iter([*known, *texts]), "...")
+        return chunk.place_of(f"`{meant}`"), f'a {kind} is not a text: write {kind}::"{meant}"'
+    return place, said
+
+
+def _listed(kind: str, words: Mapping[str, Sequence[str]]) -> str:
+    known = [f'{kind}::"{word}"' for word in words.get(kind, ())]
+    return " or ".join([", ".join(known[:-1]), known[-1]]) if len(known) > 1 else "".join(known)
 
 
 def _rule(chunk: _Chunk) -> Rule:

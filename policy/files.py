@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from evidence.errors import ConfigError
+from evidence.faults import faults
 
 _MAX_BYTES: Final = 4 << 20
 """A file that people write is smaller than this."""
@@ -99,8 +100,8 @@ class Document:
         try:
             return model.model_validate(self.content)
         except ValidationError as error:
-            faults = error.errors(include_url=False, include_input=False)
-            lines = [str(self.error(_real(item["loc"], self._lines), _said(item["msg"]))) for item in faults]
+            found = faults(error, model)
+            lines = [str(self.error(_real(fault.place, self._lines), fault.text)) for fault in found]
         raise ConfigError("\n  ".join([f"not a {title}:", *lines] if len(lines) > 1 else lines))
 
     def _mark(self, node: yaml.Node, place: Place) -> None:
@@ -149,10 +150,6 @@ def load(path: Path, model: type[Model], title: str) -> Model:
         ConfigError: as `read` and `Document.parse`.
     """
     return read(path, title).parse(model, title)
-
-
-def _said(message: str) -> str:
-    return message.removeprefix("Value error, ").replace("Extra inputs are not permitted", "unknown field")
 
 
 def _real(loc: Sequence[str | int], known: Mapping[Place, int]) -> Place:

@@ -20,6 +20,7 @@ from pydantic import Field, ValidationError, field_validator
 from evidence.errors import RecordError
 from evidence.moments import shifted
 from evidence.records import ApprovalRef, Position, Record, ShortText, Utc
+from evidence.rfc3339 import Moment
 from streams.work import LAST_SEQUENCE, person_of
 
 UNSIGNED: Final = "unsigned"
@@ -168,7 +169,7 @@ class ApprovalVerdict(Record):
     """Why; never a text of the request."""
     payload_sha256: ShortText
     """Digest of what they saw."""
-    decided_at_utc: Utc
+    decided_at_utc: Moment
     """When, by their own clock; what counts is when it is read."""
 
 

@@ -22,7 +22,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from pydantic import ValidationError, model_validator
 
 from evidence.errors import RecordError, UnavailableError
-from evidence.records import Record, ShortText, Utc
+from evidence.records import Record, ShortText
+from evidence.rfc3339 import Moment
 from policy.vault.erased import Erased, nobody
 from streams.errors import BrokerUnavailable, TopicMismatch
 from streams.kafka import KafkaSettings, consumer, partition_counts
@@ -64,11 +65,11 @@ class ConsentEntry(Record):
     """What the person said."""
     reference: ShortText | None = None
     """Where they said it: a form, a contract, a ticket."""
-    recorded_at_utc: Utc
+    recorded_at_utc: Moment
     """When it was written down."""
     recorded_by: ShortText
     """Who wrote it down, as `kind:id`."""
-    expires_at_utc: Utc | None = None
+    expires_at_utc: Moment | None = None
     """Until when a grant holds; None is until it is withdrawn."""
 
     @model_validator(mode="after")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -32,6 +33,16 @@ Headers = list[tuple[str, bytes]]
 
 _READ: Final = frozenset({"content-type", "ce_specversion", "ce_type", "ce_id", "ce_source", "ce_dataclassification"})
 """The headers that mean something here; others may say what they like."""
+
+
+_NEEDED: Final[Mapping[str, str | None]] = {
+    "content-type": JSON,
+    "ce_specversion": "1.0",
+    "ce_type": REQUEST_TYPE,
+    "ce_id": None,
+    "ce_source": None,
+}
+"""The headers that a request needs, with the value where only one is right."""
 
 
 def content(value: bytes | None, *texts: str, objects: tuple[str, ...] = ()) -> dict[str, Any] | None:
@@ -82,14 +93,11 @@ def read(headers: Iterable[tuple[str, bytes | None]]) -> Envelope:
     content_type = found.get("content-type", "")
     if content_type.startswith("application/cloudevents"):
         raise RecordError("bad_envelope", "structured mode is not served; send CloudEvents in binary mode")
-    if content_type.partition(";")[0].strip().lower() != JSON:
-        raise RecordError("bad_envelope", f"header content-type must be {JSON}")
-    for name, expected in (("ce_specversion", "1.0"), ("ce_type", REQUEST_TYPE)):
-        if found.get(name) != expected:
-            raise RecordError("bad_envelope", f"header {name} must be {expected}")
-    for name in ("ce_id", "ce_source"):
-        if not found.get(name):
-            raise RecordError("bad_envelope", f"header {name} is missing")
+    wrong = [name for name, expected in _NEEDED.items() if not found.get(name) or expected not in {None, found[name]}]
+    if "content-type" in wrong and content_type.partition(";")[0].strip().lower() == JSON:
+        wrong.remove("content-type")
+    if wrong:
+        raise RecordError("bad_envelope", _told(wrong, found, given))
     parent, state = trace_context(given)
     return Envelope(
         event_id=found["ce_id"],
@@ -98,6 +106,27 @@ def read(headers: Iterable[tuple[str, bytes | None]]) -> Envelope:
         tracestate=state,
         declared_class=found.get("ce_dataclassification"),
     )
+
+
+def _told(wrong: Sequence[str], found: Mapping[str, str], given: Sequence[tuple[str, bytes | None]]) -> str:
+    """Name all headers that are missing or wrong, and what stands in the place of a missing one."""
+    near = {_LETTERS.sub("", name.lower()): name for name, _ in given if name.lower() not in _READ}
+    said = []
+    for name in wrong:
+        must = f" must be {_NEEDED[name]}" if _NEEDED[name] else ""
+        if found.get(name):
+            said.append(f"header {name}{must}")
+            continue
+        bare = _LETTERS.sub("", name.removeprefix("ce_"))
+        forms = (f"ce{bare}", f"cloudevents{bare}", bare, f"cedata{bare}", f"data{bare}", f"xce{bare}")
+        instead = next((near[form] for form in forms if form in near and _PLAIN.fullmatch(near[form])), None)
+        missing = f"header {name} is missing{' and' if must else ''}{must}"
+        said.append(f"{missing} ({instead} stands in its place)" if instead else missing)
+    return "; ".join(said)
+
+
+_LETTERS: Final = re.compile(r"[^a-z0-9]")
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_:.-]{1,64}")
 
 
 def _known(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:
@@ -113,6 +142,12 @@ def _known(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:
         except UnicodeDecodeError:
             raise RecordError("bad_envelope", f"header {known} is not UTF-8") from None
     return found
+
+
+def record_id(headers: Iterable[tuple[str, bytes | None]]) -> str:
+    """Give the sender's id of a record (`ce_id`); "" where there is none, or more than one."""
+    found = [value or b"" for name, value in headers if len(name) == len("ce_id") and name.lower() == "ce_id"]
+    return found[0].decode("utf-8", "replace") if len(found) == 1 else ""
 
 
 def trace_context(headers: Iterable[tuple[str, bytes | None]]) -> tuple[str | None, str]:

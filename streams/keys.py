@@ -26,6 +26,9 @@ from policy.identity.verify import ClaimNames, Verifier
 
 _MAX_BYTES: Final = 1 << 20
 _TICK_S: Final = 1.0
+_TOLD: Final = 8
+"""Keys that are passed over and named in the log."""
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -153,6 +156,7 @@ class KeyFeed:
         self._tls: ssl.SSLContext | bool = True if tls is None else tls
         self._clock = clock
         self._stamp: tuple[int, int, int] | None = None
+        self._told = ""
         self.failures = 0
 
     async def read(self) -> tuple[KeySet, datetime]:
@@ -167,7 +171,13 @@ class KeyFeed:
             text = read_text(self._path, "JWKS")
         else:
             text = await self._fetch()
-        return KeySet.parse(text, self._where), self._clock() + self._max_age
+        keys = KeySet.parse(text, self._where)
+        if keys.ignored and keys.revision != self._told:
+            self._told = keys.revision
+            _LOG.info(
+                "%s: %d keys are passed over: %s", self._where, len(keys.ignored), "; ".join(keys.ignored[:_TOLD])
+            )
+        return keys, self._clock() + self._max_age
 
     async def follow(self, verifier: Verifier) -> None:
         """Renew a verifier's keys until cancelled; a read that fails is logged once and tried again."""

@@ -6,16 +6,19 @@ that is broken in silence.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated, Final, Literal
 
 import orjson
 from pydantic import AfterValidator, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
 from evidence.canonical import sha256_hex
 from evidence.errors import RecordError
-from evidence.records import Record, ShortText, Utc
+from evidence.faults import Fault, faults
+from evidence.records import Record, ShortText
+from evidence.rfc3339 import Moment
 from inference.backend import Role
 from inference.routes import RiskName
 
@@ -37,7 +40,7 @@ _JSON_PLACE: Final = re.compile(r"at line \d+ column \d+")
 
 def _version(value: str) -> str:
     major, dot, minor = value.partition(".")
-    if not (dot and major.isdigit() and minor.isdigit()):
+    if not (dot and value.isascii() and major.isdigit() and minor.isdigit()):
         raise PydanticCustomError("invalid_version", "must be MAJOR.MINOR, such as 1.0")
     if major != CONTRACT_MAJOR:
         raise PydanticCustomError("unsupported_version", "this program speaks version 1.x of the request contract")
@@ -97,7 +100,7 @@ class Input(Record):
 
     messages: tuple[Turn, ...] = Field(min_length=1)
     """The conversation so far; the last turn is the user's."""
-    context: tuple[ContextItem, ...] = ()
+    context: tuple[ContextItem, ...] = Field(default=(), max_length=1000)
     """Sources that go along."""
 
     @model_validator(mode="after")
@@ -112,7 +115,7 @@ class ModelPolicy(Record):
 
     placement: Literal["any", "local", "hosted"] = "any"
     """Which side of the boundary may answer."""
-    regions: tuple[ShortText, ...] = ()
+    regions: tuple[ShortText, ...] = Field(default=(), max_length=32)
     """Regions in which it may be processed; empty leaves it to policy."""
     max_tokens: int | None = Field(default=None, ge=1, le=100_000)
     """Upper bound of generated tokens; the route's own bound holds too."""
@@ -141,7 +144,7 @@ class Budget(Record):
 class RuntimeRequest(Record):
     """One request."""
 
-    contract_version: Annotated[str, AfterValidator(_version)]
+    contract_version: Annotated[str, Field(json_schema_extra={"pattern": r"^1\.[0-9]+$"}), AfterValidator(_version)]
     """Version of this contract, such as `1.0`."""
     request_id: Id
     """The application's id; responses and evidence carry it."""
@@ -149,9 +152,9 @@ class RuntimeRequest(Record):
     """The larger task that this belongs to."""
     idempotency_key: Id | None = None
     """Two requests of one actor, tenant and task type with one key are one piece of work; the request id if absent."""
-    timestamp_utc: Utc
+    timestamp_utc: Moment
     """When it was made."""
-    deadline_utc: Utc | None = None
+    deadline_utc: Moment | None = None
     """When an answer is of no more use."""
     actor: Actor
     """On whose behalf."""
@@ -238,28 +241,97 @@ def parse(value: bytes | None) -> RuntimeRequest:
 
     Raises:
         RecordError: it breaks the contract; the code is one of `empty`, `not_json`, `unsupported_version`,
-            `no_identity`, `unknown_field`, `unsupported_field`, `invalid_field`. The text names the
+            `no_identity`, `unknown_field`, `unsupported_field`, `invalid_field`, `duplicate_field`. The text names the
             fields and never repeats the input.
     """
     if not value:
         raise RecordError("empty", "the record has no value; a request is a JSON object")
     try:
         # Strict, and by the names of the wire only: a number in quotes or a name in snake_case is no part of it.
-        return RuntimeRequest.model_validate_json(value, strict=True, by_alias=True, by_name=False)
+        request = RuntimeRequest.model_validate_json(value, strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
+        if value.startswith(_BOM):
+            raise RecordError("not_json", "the value begins with a byte order mark: send UTF-8 without one") from None
         raise _reason(error) from None
+    _refuse_twice(value, request)
+    return request
+
+
+def _refuse_twice(value: bytes, request: RuntimeRequest) -> None:
+    """Refuse a request in which a field stands twice: others may read the first of them, and this program the last.
+
+    A quotation mark and a colon end each name, perhaps with blanks between them; inside a text the mark is escaped.
+    Where there are more than fields that were read, one was dropped, and each object is looked at.
+    """
+    bare = value.translate(None, b" \n\r\t")
+    names = bare.count(b'":') - (bare.count(b'\\":') if b"\\" in bare else 0)
+    if names != _fields(request):
+        json.loads(value, object_pairs_hook=_once, parse_int=_no_number, parse_float=_no_number)
+
+
+def _fields(request: RuntimeRequest) -> int:
+    """Count the fields that were given, of the request and of all in it."""
+    asked = request.input
+    parts = request, request.actor, request.tenant, asked, request.model_policy, request.consent, request.budget
+    found = sum([len(part.__pydantic_fields_set__) for part in parts if part is not None])
+    found += sum([len(turn.__pydantic_fields_set__) for turn in asked.messages])
+    return found + sum([len(item.__pydantic_fields_set__) for item in asked.context])
+
+
+def _once(pairs: list[tuple[str, object]]) -> None:
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise RecordError("duplicate_field", f"{_shown(name)}: stands twice in one object; send it once")
+
+
+def _no_number(text: str) -> None:
+    """Leave a number unread: only names are looked at."""
+    del text
+
+
+_BOM: Final = b"\xef\xbb\xbf"
 
 
 def _reason(error: ValidationError) -> RecordError:
-    details = error.errors(include_url=False, include_input=False, include_context=False)
-    code, chosen = min(((_code(item), item) for item in details), key=lambda pair: _ORDER.index(pair[0]))
+    found = faults(error, RuntimeRequest, _HINTS)
+    code = min(map(_code, found), key=_ORDER.index)
     if code == "not_json":
-        place = _JSON_PLACE.search(chosen["msg"])
+        place = _JSON_PLACE.search(error.errors(include_url=False, include_input=False)[0]["msg"])
         return RecordError(code, f"the value is not JSON{f' ({place[0]})' if place else ''}")
-    told = [f"{_where(item)}: {item['msg']}" for item in details[:_MAX_ERRORS]]
-    if len(details) > _MAX_ERRORS:
-        told.append(f"and {len(details) - _MAX_ERRORS} more")
+    told = [f"{_where(fault)}: {_said(fault)}" for fault in found[:_MAX_ERRORS]]
+    if len(found) > _MAX_ERRORS:
+        told.append(f"and {len(found) - _MAX_ERRORS} more")
     return RecordError(code, "; ".join(told))
+
+
+def _said(fault: Fault) -> str:
+    if fault.place == _TOOLS and fault.kind == "too_long":
+        return f"{_NO_TOOLS}; leave it empty"
+    if fault.kind == "string_type" and fault.place[-1] == "content":
+        return f"{fault.text}; {_ONLY_TEXT}, and no parts such as images"
+    return fault.text
+
+
+_TOOLS: Final = ("allowedTools",)
+
+_NO_TOOLS: Final = "tools are not supported by this version"
+_NO_SAMPLING: Final = "of sampling, only modelPolicy.temperature can be set"
+_NO_FORMAT: Final = "formats of answers are not supported"
+_NO_STREAM: Final = "streaming is not supported; an answer comes as a whole"
+_ONLY_TEXT: Final = "only texts are supported"
+_HINTS: Final = {
+    "stream": _NO_STREAM, "streamoptions": _NO_STREAM, "streaming": _NO_STREAM,
+    "tools": _NO_TOOLS, "toolchoice": _NO_TOOLS, "functions": _NO_TOOLS, "functioncall": _NO_TOOLS,
+    "toolcalls": _NO_TOOLS, "paralleltoolcalls": _NO_TOOLS, "mcpservers": _NO_TOOLS,
+    "model": "the route table chooses the model", "route": "the route table chooses the route",
+    "responseformat": _NO_FORMAT, "outputschema": _NO_FORMAT, "jsonschema": _NO_FORMAT,
+    "topp": _NO_SAMPLING, "topk": _NO_SAMPLING, "seed": _NO_SAMPLING, "stop": _NO_SAMPLING, "n": _NO_SAMPLING,
+    "presencepenalty": _NO_SAMPLING, "frequencypenalty": _NO_SAMPLING, "logprobs": _NO_SAMPLING,
+    "image": _ONLY_TEXT, "images": _ONLY_TEXT, "files": _ONLY_TEXT, "attachments": _ONLY_TEXT, "audio": _ONLY_TEXT,
+    "user": "on whose behalf it is asked is in actor", "prompt": "what is asked is in input.messages",
+}  # fmt: skip
+"""What users of other interfaces send, and why it is not there."""
 
 
 _ORDER: Final = (
@@ -272,8 +344,8 @@ _ORDER: Final = (
 )
 
 
-def _code(item: ErrorDetails) -> str:
-    kind, where = item["type"], item["loc"]
+def _code(fault: Fault) -> str:
+    kind, where = fault.kind, fault.place
     if kind == "json_invalid":
         return "not_json"
     if kind == "unsupported_version":
@@ -282,14 +354,14 @@ def _code(item: ErrorDetails) -> str:
         return "unknown_field"
     if where and where[0] in {"actor", "tenant"}:
         return "no_identity"
-    if where == ("allowedTools",):
+    if where == _TOOLS:
         return "unsupported_field"
     return "invalid_field"
 
 
-def _where(item: ErrorDetails) -> str:
+def _where(fault: Fault) -> str:
     # An unknown field's name is the sender's text: it is shown where it looks like a name.
-    return ".".join(_shown(part) for part in item["loc"]) or "(the record)"
+    return ".".join(map(_shown, fault.place)) or "(the record)"
 
 
 def _shown(part: str | int) -> str:
@@ -303,6 +375,15 @@ def readable_request_id(value: bytes | None) -> str | None:
     try:
         content = orjson.loads(value)
     except orjson.JSONDecodeError:
-        return None
+        try:
+            # What is no JSON for a small fault, such as half of a character or a byte order mark, still has its id.
+            content = json.loads(value.decode("utf-8-sig"), parse_int=_no_number, parse_float=_no_number)
+        except (ValueError, RecursionError):
+            return None
     found = content.get("requestId") if isinstance(content, dict) else None
-    return found if isinstance(found, str) and 0 < len(found) <= 128 and found.isprintable() else None  # noqa: PLR2004 - as Id
+    return found if isinstance(found, str) and is_readable_id(found) else None
+
+
+def is_readable_id(text: str) -> bool:
+    """Say whether a text can be repeated as an id: printable, 1 to 128 characters."""
+    return 0 < len(text) <= 128 and text.isprintable()  # noqa: PLR2004 - as Id

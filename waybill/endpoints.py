@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, ValidationError, model_validator
 
 from evidence.errors import ConfigError
+from evidence.faults import faults
 from evidence.hosts import is_this_machine
 from inference.callers import Auth, CredentialConfig
 from inference.credentials import Credentials
@@ -134,7 +135,7 @@ class EndpointConfig(BaseModel):
         try:
             config = CredentialConfig(auth=self.auth or ("key" if key else "none"), **said)
         except ValidationError as error:
-            told = "; ".join(str(item["msg"]).removeprefix("Value error, ") for item in error.errors())
+            told = "; ".join(": ".join([*map(str, one.place), one.text]) for one in faults(error, CredentialConfig))
             raise ConfigError(f"endpoint {name}: {told}") from None
         return config.build(name, key)
 

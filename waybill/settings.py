@@ -15,6 +15,7 @@ from pydantic_core import from_json
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from evidence.errors import ConfigError
+from evidence.faults import Fault, faults, nearest
 from evidence.files.places import BucketAccess, open_files
 from evidence.files.seam import Files
 from inference.routes import Endpoint
@@ -233,15 +234,18 @@ def load(environment: Mapping[str, str] | None = None, **flags: Any) -> Settings
     nested = (PREFIX + "ENDPOINTS__", PREFIX + "IDENTITY__", PREFIX + "EVIDENCE_S3__")
     for name in environment if environment is not None else os.environ:
         if name.startswith(PREFIX) and name not in known and not name.startswith(nested):
-            raise ConfigError(f"unknown setting {name}; docs/settings.md lists all settings")
+            head, nested_by, rest = name.removeprefix(PREFIX).partition("__")
+            near = nearest(head, sorted(Settings.model_fields))
+            meant = f"did you mean {PREFIX}{near.upper()}{nested_by}{rest}? " if near else ""
+            raise ConfigError(f"unknown setting {name}: {meant}docs/settings.md lists all settings")
     try:
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except SettingsError as error:
         named = ", ".join(_no_json(environment if environment is not None else os.environ)) or str(error)
         raise ConfigError(f"a setting that must be JSON is not: {named}") from None
     except ValidationError as error:
-        lines = [f"  {_variable(item['loc'])}: {item['msg']}" for item in error.errors(include_input=False)]
-        raise ConfigError("\n".join(["these settings are wrong:", *lines])) from error
+        lines = [f"  {_variable(fault.place)}: {_said(fault)}" for fault in faults(error, Settings)]
+        raise ConfigError("\n".join(["these settings are wrong:", *lines])) from None
 
 
 def child_environment(**changes: str) -> dict[str, str]:
@@ -259,6 +263,15 @@ def _no_json(environment: Mapping[str, str]) -> list[str]:
             except ValueError:
                 found.append(name)
     return found
+
+
+def _said(fault: Fault) -> str:
+    """Give a fault with the settings' names for fields: an unknown one is told with the setting that is nearest."""
+    if fault.kind != "extra_forbidden":
+        return fault.text
+    _, marked, meant = fault.text.partition("did you mean ")
+    near = f"; did you mean {_variable((*fault.place[:-1], meant.rstrip('?')))}?" if marked else ""
+    return f"unknown setting{near}"
 
 
 def _variable(where: tuple[int | str, ...]) -> str:

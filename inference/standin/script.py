@@ -24,6 +24,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from evidence.errors import ConfigError
+from evidence.faults import faults
 
 PROVIDER: Final = "stand-in"
 """What everything that the stand-in serves says of itself."""
@@ -166,11 +167,8 @@ class Script(_Strict):
         try:
             return cls.model_validate_json(raw)
         except ValidationError as exc:
-            faults = "; ".join(
-                f"{'.'.join(map(str, error['loc'])) or 'the whole'}: {error['msg']}"
-                for error in exc.errors(include_url=False, include_input=False, include_context=False)
-            )
-            raise ConfigError(f"{where} is no stand-in script: {faults}") from None
+            told = "; ".join(f"{'.'.join(map(str, one.place)) or 'the whole'}: {one.text}" for one in faults(exc, cls))
+            raise ConfigError(f"{where} is no stand-in script: {told}") from None
 
     @classmethod
     def load(cls, path: Path) -> Self:

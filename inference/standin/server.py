@@ -29,6 +29,7 @@ import orjson
 from pydantic import ValidationError
 
 from evidence.errors import ConfigError, RecordError
+from evidence.faults import faults
 from inference.standin.calls import CallLog, ReceivedCall, credential_mark
 from inference.standin.script import (
     MODEL_PREFIX,
@@ -351,9 +352,9 @@ class StandIn:
             asked = Asked.model_validate_json(body)
         except ValidationError as exc:
             self._record(headers, None, body, "invalid", None, token)
-            fault = exc.errors(include_url=False, include_input=False, include_context=False)[0]
-            where = ".".join(map(str, fault["loc"])) or "body"
-            return Reply(400, error_body("invalid_request", f"{where}: {fault['msg']}")), 0.0
+            fault = faults(exc, Asked)[0]
+            where = ".".join(map(str, fault.place)) or "body"
+            return Reply(400, error_body("invalid_request", f"{where}: {fault.text}")), 0.0
         place = choose(self._rules, self._used, headers.get("idempotency-key", ""), asked.prompt)
         do = _PLAIN
         if place is not None:

@@ -16,7 +16,7 @@ def strict_json(text: str) -> Any:
         ValueError: it is not.
     """
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=no_constant)
     except RecursionError:
         raise ValueError("nested too deep") from None
 
@@ -51,7 +51,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _no_constant(name: str) -> Any:
+def no_constant(name: str) -> Any:
+    """Refuse NaN and infinite numbers, which JSON does not have; for `json.loads`.
+
+    Raises:
+        ValueError: always.
+    """
     raise ValueError(f"{name} is no JSON number")
 
 

@@ -2,6 +2,9 @@
 
 A key says itself what it is good for: the algorithm of a token must be that of its key, so that no token chooses how it
 is checked. Symmetric keys and `none` do not exist here.
+
+A published set serves many readers. Each key that is of no use here is passed over by itself (RFC 7517 section 5), and
+the set says why; it is wrong as a whole only where no key is left.
 """
 
 from __future__ import annotations
@@ -18,9 +21,9 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from evidence.errors import ConfigError, RecordError
 from policy.files import Document
-from policy.identity.jose import decoded, reason, strict_json
+from policy.identity.jose import decoded, no_constant, reason
 
-MAX_KEYS: Final = 100
+MAX_KEYS: Final = 1000
 """Keys in the largest set."""
 
 MIN_RSA_BITS: Final = 2048
@@ -31,7 +34,10 @@ P256_BYTES: Final = 32
 
 _MAX_RSA_BITS: Final = 8192
 _MAX_NAME: Final = 256
-_OTHER_RSA: Final = ("RS384", "RS512", "PS384", "PS512", "RSA-OAEP", "RSA-OAEP-256", "RSA1_5")
+_MAX_TOLD: Final = 8
+"""Keys that an error names."""
+
+_BOM: Final = "\ufeff"
 _SECRET_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 _SHA256: Final = hashes.SHA256()
 ECDSA: Final = ec.ECDSA(_SHA256)
@@ -77,96 +83,106 @@ class KeySet:
     """The public keys of an issuer, as one JWKS names them."""
 
     keys: tuple[Key, ...]
-    """The keys that can check a token; never empty, and each with its own name where there are several."""
+    """The keys that can check a token; never empty."""
     revision: str
     """The first 16 hex digits of the SHA-256 of the text."""
     ignored: tuple[str, ...] = ()
-    """Keys of the set that are for other uses or algorithms, each `keys[N]: why`."""
+    """Keys of the set that are passed over, each `keys[N]: why`."""
 
     @classmethod
     def parse(cls, text: str, source: str) -> KeySet:
-        """Read a JWKS (RFC 7517).
+        """Read a JWKS (RFC 7517); a byte order mark before it is skipped.
 
         Args:
             text: the JSON.
             source: what errors call it.
 
         Raises:
-            ConfigError: it is none, holds a private or symmetric key, a weak or a broken one, or none that is of use.
+            ConfigError: it is none, or no key in it can check a token.
         """
+        text = text.removeprefix(_BOM)
         try:
-            content = strict_json(text)
+            content = json.loads(text, object_pairs_hook=_noted, parse_constant=no_constant)
         except ValueError as error:
             line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
             raise ConfigError(f"{source}{line}: not a JWKS: {reason(error)}") from None
+        except RecursionError:
+            raise ConfigError(f"{source}: not a JWKS: nested too deep") from None
         listed = content.get("keys") if isinstance(content, dict) else None
+        if isinstance(content, _Twice):
+            raise ConfigError(f"{source}: not a JWKS: a member is given twice")
         if not isinstance(listed, list) or not 1 <= len(listed) <= MAX_KEYS:
             raise ConfigError(f"{source}:1: not a JWKS: write an object whose `keys` lists 1 to {MAX_KEYS} keys")
         keys: list[Key] = []
-        ignored: list[str] = []
-        names: set[str | None] = set()
+        ignored: dict[int, str] = {}
         for number, entry in enumerate(listed):
             try:
-                key = _key(entry, names)
+                keys.append(_key(entry))
             except ValueError as error:
-                raise ConfigError(f"{_where(text, source, number)}: keys[{number}]: {error}") from None
-            if isinstance(key, str):
-                ignored.append(f"keys[{number}]: {key}")
-                continue
-            names.add(key.kid)
-            keys.append(key)
+                ignored[number] = f"keys[{number}]: {error}"
         if not keys:
-            why = "; ".join(ignored)
-            raise ConfigError(f"{source}:1: no key of this JWKS can check a token ({why})")
-        if len(keys) > 1 and None in names:
-            number = next(place for place, key in enumerate(listed) if isinstance(key, dict) and "kid" not in key)
-            raise ConfigError(
-                f"{_where(text, source, number)}: keys[{number}]: kid: needed where there are several keys"
-            )
-        return cls(tuple(keys), sha256(text.encode()).hexdigest()[:16], tuple(ignored))
+            why = "; ".join([*ignored.values()][:_MAX_TOLD])
+            more = f"; and {len(ignored) - _MAX_TOLD} more" if len(ignored) > _MAX_TOLD else ""
+            raise ConfigError(f"{_where(text, source, 0)}: no key of this JWKS can check a token ({why}{more})")
+        return cls(tuple(keys), sha256(text.encode()).hexdigest()[:16], tuple(ignored.values()))
 
-    def find(self, kid: str | None) -> Key:
-        """Give the key of this name; without a name the only key.
+    def find(self, kid: str | None, alg: object) -> tuple[Key, ...]:
+        """Give the keys that a token can be signed with: of its name and its algorithm, seldom more than one.
+
+        A token without a name is checked with the only key, or with the only key of its algorithm without a name.
 
         Raises:
-            RecordError: `unknown_key`.
+            RecordError: `unknown_key` where no key has the name, `bad_token` where its key has another algorithm.
         """
-        for key in self.keys:
-            if key.kid == kid:
-                return key
+        named = tuple(key for key in self.keys if key.kid == kid)
         if kid is None and len(self.keys) == 1:
-            return self.keys[0]
-        if kid is None:
-            raise RecordError("unknown_key", "the token names no key (kid), and there are several")
-        raise RecordError("unknown_key", "the token is signed with a key that is not in the key set")
+            named = self.keys
+        if not named:
+            if kid is None:
+                raise RecordError("unknown_key", "the token names no key (kid), and there are several")
+            raise RecordError("unknown_key", "the token is signed with a key that is not in the key set")
+        found = tuple(key for key in named if key.alg == alg)
+        if not found:
+            known = " or ".join(sorted({key.alg for key in named}))
+            raise RecordError("bad_token", f"the token's algorithm is not that of its key, {known}")
+        if kid is None and len(found) > 1:
+            raise RecordError("unknown_key", "the token names no key (kid), and there are several of its algorithm")
+        return found
 
 
-def _key(entry: object, names: set[str | None]) -> Key | str:
-    """Make a key of a JWK, or say why it is one for somebody else; a `ValueError` where it is wrong."""
+class _Twice(dict[str, Any]):
+    """An object in which a member is given twice."""
+
+
+def _noted(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    return made if len(made) == len(pairs) else _Twice(made)
+
+
+def _key(entry: object) -> Key:
+    """Make a key of a JWK; a `ValueError` says why it is of no use here."""
     if not isinstance(entry, dict):
-        raise ValueError("a key is an object")  # noqa: TRY004 - the caller turns ValueError into its own error
+        raise ValueError("a key is an object")  # noqa: TRY004 - the caller turns ValueError into a reason
+    if isinstance(entry, _Twice):
+        raise ValueError("a member is given twice")  # noqa: TRY004 - as above
+    # A member that is null or empty says no more than one that is left out: libraries write them for what is not there.
+    entry = {name: value for name, value in entry.items() if value is not None and value != []}
     _refuse_secrets(entry)
     kid, alg = entry.get("kid"), entry.get("alg")
     if kid is not None and (not isinstance(kid, str) or not 0 < len(kid) <= _MAX_NAME):
         raise ValueError(f"kid: must be a text of 1 to {_MAX_NAME} characters")
     operations = entry.get("key_ops", ["verify"])
     if entry.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
-        return "not for signatures"
-    made: Key
+        raise ValueError("not for signatures")
     match entry.get("kty"), entry.get("crv"):
         case "EC", "P-256":
-            made = Key(kid, _only(alg, "ES256"), _p256(entry))
+            return Key(kid, _only(alg, "ES256"), _p256(entry))
         case "OKP", "Ed25519":
-            made = Key(kid, _only(alg, "EdDSA"), _ed25519(entry))
-        case "RSA", _ if alg in _OTHER_RSA:
-            return f"the algorithm {alg} is not used here"
+            return Key(kid, _only(alg, "EdDSA"), _ed25519(entry))
         case "RSA", _:
-            made = Key(kid, _only(alg, "RS256", "PS256"), _rsa(entry))
+            return Key(kid, _only(alg, "RS256", "PS256"), _rsa(entry))
         case _:
-            return "its type or curve is not used here"
-    if kid in names:
-        raise ValueError("kid: a key before it has the same: each key of a set needs its own")
-    return made
+            raise ValueError("its type or curve is not used here")
 
 
 def _refuse_secrets(entry: dict[str, Any]) -> None:
@@ -191,7 +207,7 @@ def _only(alg: object, *known: str) -> str:
     if alg is None:
         return known[0]
     if not isinstance(alg, str) or alg not in known:
-        raise ValueError(f"alg: does not fit the key's type, which is used with {' or '.join(known)}")
+        raise ValueError(f"alg: a key of this type is used with {' or '.join(known)} here")
     return alg
 
 

@@ -20,8 +20,12 @@ from evidence.errors import ConfigError, RecordError
 from policy.identity.jose import decoded, encoded, reason, strict_json
 from policy.identity.jwks import ECDSA, P256_BYTES, Key, KeySet
 
-MAX_TOKEN: Final = 8192
-"""Characters of the longest token that is looked at."""
+MAX_TOKEN: Final = 65_536
+"""Characters of the longest token that is looked at: issuers list a person's groups in it."""
+
+_MAX_HEADER: Final = 8192
+"""Characters of a token's header, which is read before its signature is checked."""
+
 
 _FOREIGN_KEYS: Final = frozenset({"jwk", "jku", "x5u", "x5c"})
 _TYPES: Final = frozenset({"jwt", "at+jwt"})
@@ -47,8 +51,9 @@ def open_token(token: str, keys: KeySet) -> Opened:
     """
     first, second, third = _parts(token)
     header = _part(first, "header")
-    key = _key_for(header, keys)
-    if not key.signed(f"{first}.{second}".encode(), decoded(third, "signature")):
+    candidates = _keys_for(header, keys)
+    message, signature = f"{first}.{second}".encode(), decoded(third, "signature")
+    if not any(key.signed(message, signature) for key in candidates):
         raise RecordError("bad_token", "the token's signature does not hold")
     return Opened(header, _part(second, "claims"))
 
@@ -69,10 +74,12 @@ def _parts(token: str) -> list[str]:
     parts = token.split(".")
     if len(parts) != _PARTS:
         raise RecordError("bad_token", "the token is not three parts with points between them")
+    if len(parts[0]) > _MAX_HEADER:
+        raise RecordError("bad_token", f"the token's header is longer than {_MAX_HEADER} characters")
     return parts
 
 
-def _key_for(header: dict[str, Any], keys: KeySet) -> Key:
+def _keys_for(header: dict[str, Any], keys: KeySet) -> tuple[Key, ...]:
     if "crit" in header or "b64" in header:
         raise RecordError("bad_token", "the token's header has `crit`: no extension is understood here")
     if brought := sorted(_FOREIGN_KEYS & header.keys()):
@@ -83,10 +90,7 @@ def _key_for(header: dict[str, Any], keys: KeySet) -> Key:
     kid = header.get("kid")
     if kid is not None and not isinstance(kid, str):
         raise RecordError("bad_token", "the token's kid is not a text")
-    key = keys.find(kid)
-    if header.get("alg") != key.alg:
-        raise RecordError("bad_token", f"the token's algorithm is not that of its key, {key.alg}")
-    return key
+    return keys.find(kid, header.get("alg"))
 
 
 def _part(text: str, what: str) -> dict[str, Any]:

@@ -26,7 +26,9 @@ MAX_LIFETIME_S: Final = 86_400.0
 _SCHEME: Final = "bearer "
 _LAST_SECOND: Final = 253_402_300_799
 _MAX_ID: Final = 128
-_MAX_ROLES: Final = 64
+_MAX_ROLES: Final = 256
+"""Roles of one actor: issuers put up to 200 groups into a token."""
+
 
 Kind = Literal["user", "service"]
 """A person or a program."""
@@ -63,7 +65,7 @@ class ClaimNames:
     kind: str = "actor_kind"
     """`user` or `service`; a token without it is a user's."""
     roles: str = "roles"
-    """A list of texts; may be left out."""
+    """A list of texts, or one text for one role; may be left out."""
     subject: str = "data_subject"
     """The person whom the data may be about; may be left out."""
 
@@ -275,10 +277,12 @@ class Verifier:
         if not isinstance(audiences, list) or self._audience not in audiences:
             raise RecordError("wrong_audience", "the token is for another audience (aud)")
         names = self._names
-        kind = claims.get(names.kind, "user")
+        kind: Any = "user" if claims.get(names.kind) is None else claims[names.kind]
         if kind not in ("user", "service"):
             raise RecordError("bad_token", "the token's kind of actor is neither `user` nor `service`")
-        roles = claims.get(names.roles, [])
+        roles = claims.get(names.roles)
+        # One role is written as a text by many issuers, as one audience is; a claim that is null says nothing.
+        roles = [] if roles is None else [roles] if isinstance(roles, str) else roles
         if not isinstance(roles, list) or len(roles) > _MAX_ROLES:
             raise RecordError("bad_token", f"the token's roles are not a list of at most {_MAX_ROLES}")
         subject = claims.get(names.subject)
@@ -312,8 +316,9 @@ class Verifier:
 
 
 def _moment(claims: dict[str, Any], name: str) -> datetime | None:
+    """Give a NumericDate (RFC 7519 section 2): seconds since 1970, which need not be whole; null is as left out."""
     value = claims.get(name)
-    if value is None and name not in claims:
+    if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < _LAST_SECOND - 86_400:
         raise RecordError("bad_token", f"the token's {name} is no moment")

@@ -102,9 +102,16 @@ class Records:
         """Give everything that is in the way, file by file; as `check`."""
         facts = {route.name: route for route in routes}
         names = sorted({*facts, *self.entries, *self.broken})
-        return tuple(fault for name in names for fault in self._of(name, facts.get(name), policy_digest, today))
+        unpinned = [name for name in facts if name in self.entries and self._unpinned(name, policy_digest)]
+        pin = "--all" if len(unpinned) > 1 else "".join(unpinned)
+        return tuple(fault for name in names for fault in self._of(name, facts.get(name), policy_digest, pin, today))
 
-    def _of(self, name: str, facts: RouteFacts | None, policy_digest: str | None, today: date) -> Iterator[str]:
+    def _unpinned(self, name: str, policy_digest: str | None) -> bool:
+        return policy_digest is not None and policy_digest not in self.entries[name].record.pins.policy
+
+    def _of(
+        self, name: str, facts: RouteFacts | None, policy_digest: str | None, pin: str, today: date
+    ) -> Iterator[str]:
         if name in self.broken:
             yield from self.broken[name]
         elif name not in self.entries:
@@ -120,9 +127,8 @@ class Records:
             )
         else:
             found = [*_standing(self.entries[name].record, today), *_unlike(self.entries[name].record, facts)]
-            pins = self.entries[name].record.pins
-            if policy_digest is not None and policy_digest not in pins.policy:
-                found.append((("pins", "policy"), f"the policy is {policy_digest}, which {_review(name)}"))
+            if self._unpinned(name, policy_digest):
+                found.append((("pins", "policy"), f"the policy is {policy_digest}, which {_review(pin)}"))
             for place, message in found:
                 yield str(self.entries[name].document.error(place, message))
 

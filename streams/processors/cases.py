@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from evidence.errors import RecordError
+from evidence.records import MAX_INPUTS
 from inference.routes import RouteConfig
 from policy.engine import Held
 from policy.labels import Label
@@ -19,6 +20,9 @@ from policy.questions import Facts
 
 BYTES_PER_TOKEN: Final = 3
 """For estimating a cost before it is known: fewer bytes of UTF-8 a token than most texts have, to err upward."""
+
+_LONG: Final = 8192
+"""Characters from which on a case says what equal sources have in common once."""
 
 TOKENS_PER_TURN: Final = 8
 """What a chat template adds to each turn at most."""
@@ -75,7 +79,13 @@ def estimate(route: RouteConfig, wish: Wish) -> float:
 
 
 def to_json(case: Case) -> str:
-    """Give a case as JSON text; what is empty is left out."""
+    """Give a case as JSON text; what is empty is left out.
+
+    A long one lists each kind of source once (`context`), and then the kind of each source (`order`).
+
+    Raises:
+        RecordError: code `case_too_large`; it is longer than a decision record may be.
+    """
     facts, wish = case.facts, case.wish
     content: dict[str, Any] = {
         "actor": facts.actor,
@@ -103,8 +113,18 @@ def to_json(case: Case) -> str:
     if wish.budget is not None:
         content["budget"] = wish.budget
     if case.items:
-        content["context"] = [{"need": item.need, **_held(item.held)} for item in case.items]
-    return orjson.dumps(content).decode()
+        content["context"] = [_item(item) for item in case.items]
+    text = orjson.dumps(content).decode()
+    if len(text) > _LONG and case.items:
+        kinds = {item: place for place, item in enumerate(dict.fromkeys(case.items))}
+        content["context"], content["order"] = [_item(item) for item in kinds], [kinds[item] for item in case.items]
+        text = orjson.dumps(content).decode()
+    if len(text) > MAX_INPUTS:
+        said = (
+            f"labels, sources, regions and roles take {len(text)} characters in its decision; {MAX_INPUTS} are allowed"
+        )
+        raise RecordError("case_too_large", f"{said}: send fewer of them")
+    return text
 
 
 def from_json(text: str) -> Case:
@@ -126,9 +146,15 @@ def from_json(text: str) -> Case:
             content["turns"],
         )
         items = tuple(Item(item["need"], _read_held(item)) for item in content.get("context", ()))
+        if "order" in content:
+            items = tuple(items[place] for place in content["order"])
         return Case(facts, wish, _read_held(content), items)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise RecordError("bad_case", f"the inputs of this decision cannot be read: {type(error).__name__}") from None
+
+
+def _item(item: Item) -> dict[str, Any]:
+    return {"need": item.need, **_held(item.held)}
 
 
 def _held(held: Held) -> dict[str, Any]:

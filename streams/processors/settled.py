@@ -21,9 +21,6 @@ from streams.processors.routing import Decision, decide, policy_ref, waybills
 _BLANK: Final = "-"
 """Stands in a form for what each request fills in."""
 
-_LONGEST: Final = 8192
-"""Characters of a decision record's inputs."""
-
 
 class Contract(NamedTuple):
     """The waybill of one request and route."""
@@ -54,11 +51,9 @@ class Settled:
         """Give the JSON of one request's decision record, as `policy_ref` makes it.
 
         Raises:
-            ValueError: the case is too long for one.
+            RecordError: `case_too_large`; the case is too long for one.
         """
         inputs = to_json(case)
-        if len(inputs) > _LONGEST:
-            policy_ref(self.decision, case, self.book, identity=identity)  # says so
         return orjson.Fragment(orjson.dumps({**self._policy, "decisionId": identity, "inputs": inputs}))
 
     def contracts(self, intake: str, consent: str, taken_out: tuple[str, ...]) -> dict[str, Contract]:

@@ -17,7 +17,7 @@ from policy.identity.verify import Principal, Verifier, establish
 from policy.vault.erased import Erased
 from streams import envelope
 from streams.processors.classification import Classified, Scanner, classify
-from streams.request import RuntimeRequest, parse, readable_request_id
+from streams.request import RuntimeRequest, is_readable_id, parse, readable_request_id
 from streams.response import DeadLetter, Response
 from streams.scribe import Scribe
 from streams.stages.admitted import Admission, Admitted, Sealer
@@ -287,10 +287,10 @@ def _check_labels(head: envelope.Envelope, request: RuntimeRequest, book: Rulebo
 
 
 def refuse(record: Incoming, error: RecordError, rules: Rules, now: datetime) -> Admitted:
-    """Give the dead letter, the evidence and, where the request id can be read, the response of a rejected record."""
+    """Give the dead letter, the evidence and, where an id can be read, the response of a rejected record."""
     intake = _intake(record, rules)
     value = record.value or b""
-    request_id = None if error.code in NO_IDS else _safe_id(readable_request_id(record.value), rules.scanner)
+    request_id = None if error.code in NO_IDS else _safe_id(_id_of(record), rules.scanner)
     parent, tracestate = envelope.trace_context(record.headers)
     trace_id, app_span = trace_of(parent, intake)
     root = span_id(intake, "request")
@@ -338,6 +338,12 @@ def refuse(record: Incoming, error: RecordError, rules: Rules, now: datetime) ->
         response = Response(request_id=request_id, outcome=Outcome.REJECTED, ended_at_utc=now, failure=failure)
         scribe.write(RESPONSES, response.to_json(), envelope.RESPONSE_TYPE, f"{event}/response", now)
     return Admitted(tuple(scribe.take()), "rejected", error.code)
+
+
+def _id_of(record: Incoming) -> str | None:
+    """Give the id by which the sender knows a record: the request's, or else the record's own (`ce_id`)."""
+    found = readable_request_id(record.value) or envelope.record_id(record.headers)
+    return found if is_readable_id(found) else None
 
 
 def _safe_id(request_id: str | None, scanner: Scanner) -> str | None:

@@ -14,6 +14,7 @@ from evidence_stores import local_store
 from evidence.errors import ConfigError
 from evidence.parsing import parse as parse_events
 from evidence.records import EventType, EvidenceEvent, PolicyRef, Stage
+from inference import rulebook
 from policy.engine import Held
 from policy.labels import Label
 from policy.questions import Facts
@@ -136,6 +137,32 @@ def test_policies_that_no_record_pins_are_not_accepted(capsys, tmp_path):
 def activation(digest: str, previous: str | None, *, rollback: bool = False) -> Activation:
     """Make an activation."""
     return Activation(digest=digest, previous=previous, at=NOW, by="user:dora", reason="test", rollback=rollback)
+
+
+def test_edits_after_an_activation_are_told(capsys, tmp_path, monkeypatch):
+    """Where a version was activated, `check` and `decide` say that edits of the configured folder have no effect."""
+    folder = tmp_path / "policy"
+    shutil.copytree(ROOT / "config" / "policy", folder)
+    monkeypatch.setenv("WAYBILL_POLICY", str(folder))
+    path = request(tmp_path, "Hello.")
+    told = f"waybill: {folder} differs from the policies in force since 2026-11-24 12:00, and has no effect"
+
+    def said() -> list[bool]:
+        assert run(["policy", "check"]) == 0
+        checked = capsys.readouterr().err
+        assert run(["decide", "--request", path]) == 0
+        return [told in checked, told in capsys.readouterr().err]
+
+    versions = Versions(tmp_path / "home" / "policies")
+    digest = rulebook.read(folder, ROOT / "config" / "routes.yaml").policy_digest
+    versions.add(digest, sorted(folder.iterdir()))
+    assert said() == [False, False]  # nothing was activated
+    versions.activate(activation(digest, None))
+    assert said() == [False, False]  # what was activated is what is configured
+    (folder / "extra.cedar").write_text('@id("nothing")\nforbid(principal, action, resource);\n')
+    assert said() == [True, True]
+    (folder / "extra.cedar").write_text("half written")
+    assert said() == [True, True]
 
 
 def test_going_back_goes_further_back_each_time():

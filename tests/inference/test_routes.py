@@ -54,7 +54,7 @@ def with_fallback(names: str) -> str:
     [
         ("routes: [", "my-routes.yaml:1: not YAML"),
         ("", "an empty file is no route table"),
-        ("- a", "my-routes.yaml:1: Input should be"),
+        ("- a", "my-routes.yaml:1: must be an object"),
         ("? [a, b]\n: c", "a key must be a word"),
         (changed("version: 1", "version: 2"), "version"),
         (changed("policy_id: test-policy", "policy_id: ''"), "policy_id"),

@@ -145,7 +145,7 @@ def test_a_development_run_does_not_start_over_a_bad_file(tmp_path, case: BadFil
         ({}, "decisions/first.yaml:1: route first has no decision record: write this file"),
         (
             {"WAYBILL_ENDPOINTS__LOCAL__KIND": "triton"},
-            "WAYBILL_ENDPOINTS__LOCAL: Value error, an endpoint of kind triton",
+            "WAYBILL_ENDPOINTS__LOCAL: an endpoint of kind triton",
         ),
         ({"WAYBILL_POLICIES": "x"}, "unknown setting WAYBILL_POLICIES"),
         (

@@ -172,3 +172,22 @@ def test_a_long_list_is_no_policy_without_end():
     """A policy may name thousands of people."""
     names = ", ".join(f'"user-{number}"' for number in range(3000))
     assert policies(f'@id("a") permit(principal, action, resource) when {{ [{names}].contains(principal.id) }};').rules
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('when { context.class == Class::"pubic" };', '0.cedar:3: policy a: Class::"pubic" does not exist: use '),
+        ('when { context.basis == "contract" };',
+         '0.cedar:3: policy a: a Basis is not a text: write Basis::"contract"'),
+        ('when { ["tls"].contains(resource.encryption) };',
+         '0.cedar:3: policy a: a Encryption is not a text: write Encryption::"tls"'),
+        ('when { context.class == Class::"public" }', "0.cedar:3: a `;` is missing at the end of this policy"),
+        ('when { context.class == Class::"public" }\n\n// next\n@id("b")\nforbid(principal, action, resource);',
+         "0.cedar:3: a `;` is missing at the end of this policy"),
+        ('when { context.class == Class::"public" \n\n', "0.cedar:1: not a Cedar policy: "),
+    ],
+)  # fmt: skip
+def test_a_fault_says_what_to_write(text, said):
+    """A word that does not exist, a text in place of a word and a missing `;` are told where they are, and how."""
+    assert fault(f'@id("a")\npermit(principal, action == Action::"local-call", resource)\n{text}').startswith(said)

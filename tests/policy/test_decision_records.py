@@ -131,7 +131,9 @@ def test_another_policy_does_not_start_the_route(folder):
     """A policy that nobody reviewed for the route is told for each route, with what to run."""
     message = refused(folder, policy=OTHER)
     assert message.count(f"pins.policy: the policy is {OTHER}, which was not reviewed") == 2
-    assert "`waybill decisions pin hosted`" in message
+    assert message.count("`waybill decisions pin --all`") == 2
+    (folder / "local.yaml").write_text(LOCAL_TEXT.replace(POLICY, OTHER), encoding="utf-8")
+    assert "`waybill decisions pin hosted`" in refused(folder, policy=OTHER)
 
 
 def test_local_weights_are_pinned_by_digest(folder):
@@ -154,7 +156,7 @@ def test_one_record_can_be_read_beside_a_bad_one(folder):
     (folder / "local.yaml").write_text("version: 1\n", encoding="utf-8")
     records = load(folder)
     assert records.of("hosted").route == "hosted"
-    with pytest.raises(ConfigError, match=r"local\.yaml:1: .*Field required"):
+    with pytest.raises(ConfigError, match=r"local\.yaml:1: .*is missing"):
         records.of("local")
     with pytest.raises(ConfigError, match=r"there is no decision record .*gone\.yaml; there are: hosted"):
         records.of("gone")
@@ -171,7 +173,7 @@ def test_no_field_has_a_default(folder, name):
     while end < len(lines) and lines[end].startswith(" "):
         end += 1
     (folder / "hosted.yaml").write_text("".join(lines[:start] + lines[end:]), encoding="utf-8")
-    assert f" {name}: Field required" in refused(folder)
+    assert f" {name}: is missing" in refused(folder)
 
 
 @given(shift=st.integers(-900, 900), today=st.integers(-900, 900))

@@ -57,12 +57,38 @@ def test_each_refusal_is_told_three_times_and_repeats_nothing(code):
     assert letter["payloadSha256"] == event["inputSha256"]
     assert (event["eventType"], event["sequence"], event["outcome"]) == ("request.rejected", 0, "rejected")
     responses = on(admitted.records, RESPONSES)
-    readable = code not in {"empty", "not_json"}
-    assert [response["requestId"] for response in responses] == ["r1"] * readable
-    assert event["requestId"] == ("r1" if readable else "unreadable")
-    assert letter.get("requestId") == ("r1" if readable else None)
+    known = "h" if code in {"empty", "not_json"} else "r1"  # else by the record's own id
+    assert [response["requestId"] for response in responses] == [known]
+    assert event["requestId"] == known
+    assert letter["requestId"] == known
     assert all(response["failure"] == event["failure"] for response in responses)
     assert MARK.encode() not in all_bytes(admitted.records)
+
+
+@pytest.mark.parametrize(
+    ("value", "given_headers", "known"),
+    [
+        (encoded(request("r" * 129)), headers("h"), "h"),
+        (encoded(request("r\n1")), headers("h"), "h"),
+        (encoded(request("r1", MARK)).replace(MARK.encode(), b"\\ud83d"), headers("h"), "r1"),
+        (b"\xef\xbb\xbf" + encoded(request("r1")), headers("h"), "r1"),
+        (b'{"requestId": "r\\ud83d"}', headers("h"), "h"),
+        (b"[" * 100_000, headers("h"), "h"),
+        (b"\xff\xfe", headers("h"), "h"),
+        (None, headers("h" * 129), None),
+        (None, headers("h\x1b[2J"), None),
+        (None, [*headers("h"), ("CE_ID", b"i")], None),
+        (None, headers("AKIAIOSFODNN7EXAMPL2"), None),
+        (None, [], None),
+    ],
+)
+def test_who_sent_what_cannot_be_read_is_answered_by_the_records_own_id(value, given_headers, known):
+    """Where the request's id cannot be read, the response carries `ce_id`, where that can be repeated."""
+    admitted = admit(incoming(value, given_headers), rules(max_bytes=10**6), utc_now())
+    assert admitted.result == "rejected"
+    assert [response["requestId"] for response in on(admitted.records, RESPONSES)] == [known] * (known is not None)
+    (event,) = told(admitted.records)
+    assert event["requestId"] == (known or "unreadable")
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,29 @@ def test_a_wrong_envelope_is_refused(given_headers):
     assert caught.value.code == "bad_envelope"
 
 
+@pytest.mark.parametrize(
+    ("given_headers", "said"),
+    [
+        ([], ["content-type is missing and must be application/json", "ce_specversion is missing and must be 1.0",
+              "ce_type is missing and must be io.waybill.request.v1", "ce_id is missing", "ce_source is missing"]),
+        ([("ce_datacontenttype", b"application/json"), *headers("h")[:-1]],
+         ["content-type is missing and must be application/json (ce_datacontenttype stands in its place)"]),
+        ([("Content_Type", b"x"), ("ce-type", b"x"), ("cloudEvents:id", b"x"), ("source", b"x"),
+          ("ce_specVersion", b"2")],
+         ["(Content_Type stands in its place)", "(ce-type stands in its place)", "(cloudEvents:id stands in its place)",
+          "(source stands in its place)", "header ce_specversion must be 1.0"]),
+        ([("ce-\x1bid", b"x"), *[pair for pair in headers("h") if pair[0] != "ce_id"]], ["header ce_id is missing"]),
+    ],
+)  # fmt: skip
+def test_all_headers_that_are_missing_are_named_at_once(given_headers, said):
+    """One refusal names each header that is missing or wrong, and what stands in its place, but no value."""
+    with pytest.raises(RecordError) as caught:
+        envelope.read(given_headers)
+    assert all(part in str(caught.value) for part in said)
+    assert str(caught.value).count("header ") == len(said)
+    assert "\x1b" not in str(caught.value)
+
+
 def test_a_good_envelope_is_read_whatever_else_is_in_it():
     """Names may be in any case, a charset may follow the type, and headers of others may repeat and be binary."""
     found = envelope.read(

@@ -115,6 +115,19 @@ async def test_file_that_breaks_changes_nothing_and_is_told_once(
         assert feed.failures == 0
 
 
+async def test_keys_that_are_passed_over_are_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The log says once for each set which keys are of no use and why, and a byte order mark before it is skipped."""
+    path = tmp_path / "jwks.json"
+    path.write_text("\ufeff" + OLD.jwks().replace('"keys": [', '"keys": [{"kty": "AKP"},'))
+    feed = KeyFeed(str(path), clock=lambda: NOW)
+    with caplog.at_level(logging.INFO, logger="streams.keys"):
+        for _ in range(2):
+            keys, _ = await feed.read()
+    assert len(keys.keys) == 4
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told == f"{path}: 1 keys are passed over: keys[0]: its type or curve is not used here"
+
+
 async def test_file_that_stays_as_it_is_never_grows_old(tmp_path: Path) -> None:
     """The keys of a file that can be read are trusted however old they are."""
     path = tmp_path / "jwks.json"
@@ -208,7 +221,7 @@ async def test_missing_file_is_refused_at_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot read the JWKS"):
         await KeyFeed(str(tmp_path / "gone.json")).read()
     (tmp_path / "jwks.json").write_text(public_set(SigningKey.generate()).replace('"EC"', '"oct"'))
-    with pytest.raises(ConfigError, match=r"jwks\.json:3: keys\[0\]: kty"):
+    with pytest.raises(ConfigError, match=r"jwks\.json:3: no key of this JWKS .*keys\[0\]: kty"):
         await KeyFeed(str(tmp_path / "jwks.json")).read()
 
 

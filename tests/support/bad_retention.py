@@ -59,7 +59,7 @@ CASES: tuple[tuple[str, str, str], ...] = (
     (
         "no word on pseudonyms",
         _ALL + "    payload: none\n",
-        ":3: rules.0.pseudonym_days: Field required",
+        ":3: rules.0.pseudonym_days: is missing",
     ),
     (
         "minimum above maximum",

@@ -11,7 +11,9 @@ import typer
 from rich.table import Table
 
 from evidence.errors import ConfigError, RecordError
+from evidence.faults import faults
 from waybill.cli.interrupts import listen
+from waybill.cli.moments import stated
 from waybill.cli.options import Home, Kafka, out, resolve
 from waybill.cli.retention import who
 
@@ -226,23 +228,18 @@ def _entry(
             expires_at_utc=expires,
         )
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = f"--{first['loc'][0]}: " if first["loc"] else ""
-        raise ConfigError(f"{where}{first['msg'].removeprefix('Value error, ')}") from None
+        first = faults(error, ConsentEntry)[0]
+        where = f"--{first.place[0]}: " if first.place else ""
+        raise ConfigError(f"{where}{first.text}") from None
 
 
 def _moment(text: str | None, now: datetime) -> datetime | None:
     if text is None:
         return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(f"--expires: {text[:40]!r} is no moment; write it as 2027-01-01T00:00:00Z") from None
-    if moment.tzinfo is None:
-        raise ConfigError("--expires has no time zone; write it as 2027-01-01T00:00:00Z")
+    moment = stated(text, "--expires")
     if moment <= now:
         raise ConfigError("--expires lies in the past: such a grant would hold nothing")
-    return moment.astimezone(UTC)
+    return moment
 
 
 def _change(settings: Settings, entry: ConsentEntry) -> None:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from evidence.errors import ConfigError
 from waybill.cli.interrupts import listen
-from waybill.cli.options import Home, out, resolve
+from waybill.cli.options import Home, out, resolve, tell
 
 if TYPE_CHECKING:
     from inference.rulebook import Rulebook
@@ -54,9 +54,11 @@ def decide(
     from streams.processors.classification import classify  # noqa: PLC0415 - the same
     from streams.request import parse  # noqa: PLC0415 - the same
     from streams.stages.admitted import case_of  # noqa: PLC0415 - the same
-    from waybill.offline import book_of  # noqa: PLC0415 - the same
+    from waybill.offline import book_of, edited  # noqa: PLC0415 - the same
 
     book = book_of(settings, policy)
+    if policy is None and (said := edited(settings)) is not None:
+        tell(f"waybill: {said}")
     asked = parse(_read(request))
     book.labels.check_request(
         asked.classification, asked.purpose, asked.task_type, asked.data_categories, asked.data_regulations

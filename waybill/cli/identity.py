@@ -44,7 +44,10 @@ def keygen(
         target.write(key.pem())
         target.flush()
         os.fsync(target.fileno())
-    tell(f"waybill: {file} holds the private key {key.kid}; `waybill identity jwks {file}` prints its public part")
+    tell(
+        f"waybill: wrote a private key to {file} (key id {key.kid}, which is public); "
+        f"`waybill identity jwks {file}` prints its public part"
+    )
 
 
 @app.command()
@@ -54,12 +57,10 @@ def jwks(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Pr
     Example: `waybill identity jwks signing.pem > jwks.json`
     """
     from inference.credentials import load_signing_key  # noqa: PLC0415 - `--help` needs none of it
-    from policy.identity.jwks import KeySet  # noqa: PLC0415 - the same
     from policy.identity.jws import public_set  # noqa: PLC0415 - the same
 
-    text = public_set(*(load_signing_key(file) for file in files))
-    KeySet.parse(text, "the set of these keys")  # the same key twice makes a set that nobody takes
-    out.print(text, end="", markup=False, soft_wrap=True)
+    keys = {key.kid: key for key in map(load_signing_key, files)}  # a key that is given twice is published once
+    out.print(public_set(*keys.values()), end="", markup=False, soft_wrap=True)
 
 
 @app.command()

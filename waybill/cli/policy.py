@@ -13,7 +13,7 @@ from rich.table import Table
 
 from evidence.errors import ConfigError
 from waybill.cli.interrupts import listen
-from waybill.cli.options import Home, Kafka, out, resolve
+from waybill.cli.options import Home, Kafka, out, resolve, tell
 from waybill.cli.retention import who
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ def check(
     Example: `waybill policy check config/policy`
     """
     settings = resolve(home=home)
+    from waybill.offline import edited  # noqa: PLC0415 - `--help` needs none of it
+
     book = _whole(settings, folder)
     facts = book.engine.policies
     out.print(
@@ -49,6 +51,8 @@ def check(
         soft_wrap=True,
     )
     out.print(f"decisions are remembered by {', '.join(book.engine.reads())}", markup=False, soft_wrap=True)
+    if folder is None and (said := edited(settings)) is not None:
+        tell(f"waybill: {said}")
 
 
 @app.command()
@@ -196,7 +200,7 @@ def _put_in_force(settings: Settings, digest: str, folder: Path, author: str, re
     from inference import rulebook  # noqa: PLC0415 - the same
     from policy.detection.detectors import Detectors  # noqa: PLC0415 - the same
     from policy.versions import Activation  # noqa: PLC0415 - the same
-    from streams.operator import Deed, tell  # noqa: PLC0415 - the same
+    from streams import operator  # noqa: PLC0415 - the same
     from waybill.parts import masked  # noqa: PLC0415 - the same
 
     versions, now = settings.policy_versions, datetime.now(UTC)
@@ -211,7 +215,7 @@ def _put_in_force(settings: Settings, digest: str, folder: Path, author: str, re
         digest=digest, previous=before.policy_digest, at=now, by=author, reason=said, rollback=rollback
     )
     after = rulebook.read(versions.folder_of(digest), settings.routes)
-    deed = Deed(
+    deed = operator.Deed(
         event_type=EventType.POLICY_ACTIVATED,
         request_id=f"policy:{digest[7:39]}",
         actor_ref=author,
@@ -229,7 +233,7 @@ def _put_in_force(settings: Settings, digest: str, folder: Path, author: str, re
         },
     )
     # Evidence first: what cannot be told is not done. Where the second step fails, the command is run again.
-    asyncio.run(tell(settings.kafka_settings(), [deed], site=settings.site, now=now))
+    asyncio.run(operator.tell(settings.kafka_settings(), [deed], site=settings.site, now=now))
     versions.activate(activation)
     out.print(
         f"policy {digest} is in force, in place of {before.policy_digest}; workers take it up within two seconds",

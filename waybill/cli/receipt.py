@@ -22,23 +22,29 @@ def receipt(
     """Show what became of a request: what served it, where, why, under which contract, at what cost.
 
     The response is looked for on `ai.responses`, as long as the broker keeps it; evidence stays (`waybill trace`).
+    Where several arrivals have this id, the first that was answered is shown, and a line for each of the others.
 
     Example: `waybill receipt 7d0c1f6e-8a35-4d7a-9a44-5f3f0b0f6d11`
     """
     settings = resolve(home=home, kafka=kafka)
-    from waybill.cli.receipts import receipt_panel  # noqa: PLC0415 - `--help` needs none of it
-    from waybill.cli.traffic import find_response  # noqa: PLC0415 - the same
+    from waybill.cli.receipts import other_arrivals, receipt_panel  # noqa: PLC0415 - `--help` needs none of it
+    from waybill.cli.traffic import find_responses, standing  # noqa: PLC0415 - the same
 
     listen()
-    found = asyncio.run(find_response(settings.kafka_settings(), request_id, timeout))
+    responses = asyncio.run(find_responses(settings.kafka_settings(), request_id, timeout))
+    found = standing(responses)
     if found is None:
         tell(
             f"waybill: there is no response of {request_id} on ai.responses at {settings.kafka}: it has not ended, "
             f"was never sent, or is no longer kept; `waybill trace {request_id}` looks in evidence"
         )
         return 1
+    others = [one for one in responses if one is not found]
     if as_json:
+        found = {**found, "others": others} if others else found
         out.print(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode(), markup=False)
     else:
         out.print(receipt_panel(found))
+        for line in other_arrivals(others):
+            out.print(line, markup=False, highlight=False)
     return 0

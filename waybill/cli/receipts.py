@@ -80,6 +80,15 @@ def receipt_panel(response: dict[str, Any]) -> RenderableType:
     return Panel(Group(*parts), title="Route receipt", title_align="left", expand=False)
 
 
+def other_arrivals(responses: Iterable[dict[str, Any]]) -> Iterable[str]:
+    """Say what became of other arrivals of the same request id, a line for each."""
+    for one in responses:
+        failure = one.get("failure")
+        code = failure["code"] if failure else ""
+        why = f" ({code})" if code and code != one["outcome"] else ""
+        yield f"another request with this id: {one['outcome']}{why} at {one['endedAtUtc']}; it changed nothing here"
+
+
 def _receipt(fields: Table, receipt: dict[str, Any]) -> None:
     asked, held, policy, served = (
         receipt["asked"],

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from evidence.errors import ConfigError, UnavailableError
 from waybill.cli.interrupts import listen
+from waybill.cli.moments import stated
 from waybill.cli.options import Home, Kafka, out, resolve, tell
 
 if TYPE_CHECKING:
@@ -238,12 +239,7 @@ def _tell(settings: Settings, store: VaultStore, done: Sequence[Destruction], ac
 def _moment(text: str | None, clock: datetime, *, ahead: bool) -> datetime:
     if text is None:
         return clock
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(f"--now is a moment such as 2027-01-01T00:00:00Z, and not {text[:40]!r}") from None
-    if moment.tzinfo is None:
-        raise ConfigError(f"--now needs a time zone: write {text}Z for UTC")
+    moment = stated(text, "--now")
     if moment > clock and not ahead:
         raise ConfigError(
             "--now lies ahead of the clock: what must be kept until then would be destroyed now; look with --dry-run"

@@ -214,17 +214,44 @@ def _headers(line: Line, token: str | None) -> list[tuple[str, bytes]]:
     return headers if token is None else [*headers, (HEADER, f"Bearer {token}".encode())]
 
 
-async def find_response(kafka: KafkaSettings, request_id: str, timeout_s: float) -> dict[str, Any] | None:
-    """Look through `ai.responses` for the response of a request, or None.
+_ANSWERED: Final = frozenset({"completed", "refused", "withheld"})
+"""Outcomes of work that a model answered: later arrivals of the same id change nothing of it."""
 
-    The newest that is no `duplicate` is given: a duplicate says only that another response stands.
+_NO_WORK: Final = frozenset({"rejected", "duplicate"})
+"""Outcomes of arrivals that were not taken as work of their own."""
+
+
+def standing(responses: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Give the response that stands among those of one request id, in their order; None where there is none.
+
+    It is the first that a model answered. Where none did, the same id may be sent again, and the newest of what was
+    taken as work stands; where nothing was taken, the newest rejection, and last the newest duplicate.
+    """
+    answered = [one for one in responses if one["outcome"] in _ANSWERED]
+    worked = [one for one in responses if one["outcome"] not in _NO_WORK]
+    rejected = [one for one in responses if one["outcome"] == "rejected"]
+    return next((found for found in (*answered[:1], *worked[-1:], *rejected[-1:], *responses[-1:])), None)
+
+
+async def find_response(kafka: KafkaSettings, request_id: str, timeout_s: float) -> dict[str, Any] | None:
+    """Look through `ai.responses` for the response of a request that stands (`standing`), or None.
+
+    Raises:
+        BrokerUnavailable: no broker answers, or not in time.
+        TopicMismatch: the topic is not there.
+    """
+    return standing(await find_responses(kafka, request_id, timeout_s))
+
+
+async def find_responses(kafka: KafkaSettings, request_id: str, timeout_s: float) -> list[dict[str, Any]]:
+    """Look through `ai.responses` for all responses of a request, in their order.
 
     Raises:
         BrokerUnavailable: no broker answers, or not in time.
         TopicMismatch: the topic is not there.
     """
     reader = await tail(kafka, (RESPONSES,), from_start=True)
-    found: dict[str, Any] | None = None
+    found: list[dict[str, Any]] = []
     key = request_id.encode()
     try:
         async with asyncio.timeout(timeout_s):
@@ -234,10 +261,8 @@ async def find_response(kafka: KafkaSettings, request_id: str, timeout_s: float)
                 batch = await reader.getmany(*open_, timeout_ms=_POLL_MS)
                 for record in (record for records in batch.values() for record in records if record.key == key):
                     response = envelope.content(record.value, "requestId", "outcome")
-                    if response is None or response["requestId"] != request_id:
-                        continue
-                    if found is None or response["outcome"] != "duplicate":
-                        found = response
+                    if response is not None and response["requestId"] == request_id:
+                        found.append(response)
                 # Not by the offset of the last record: a transaction's own marker can be the last thing there.
                 open_ = {partition for partition in open_ if await reader.position(partition) < ends[partition]}
     except TimeoutError:

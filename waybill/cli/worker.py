@@ -41,7 +41,7 @@ def worker(
     settings = load(home=home, kafka=kafka, routes=routes, web_port=web_port)
     _log_to_stderr()
     # Not before here: what the stages need takes a second to load, and `--help` needs none of it.
-    from waybill import assembly  # noqa: PLC0415
+    from waybill import assembly, offline  # noqa: PLC0415
 
     names = assembly.STAGES if stages is None else tuple(name.strip() for name in stages.split(","))
     if unknown := [name for name in names if name not in assembly.STAGES]:
@@ -49,6 +49,8 @@ def worker(
     settings.home.mkdir(parents=True, exist_ok=True)
     listen()
     plan = asyncio.run(assembly.plan(settings))
+    if (said := offline.edited(settings)) is not None:
+        log.warning("%s", said)
     loop = _new_loop()
     asyncio.set_event_loop(loop)
     app = assembly.application(plan, names)
