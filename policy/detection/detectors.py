@@ -10,7 +10,7 @@ them) before it scans; an identifier that is cut across two *messages* is not fo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import re2
@@ -31,8 +31,11 @@ _ROUNDS = 8
 
 _NUMBERS = -1
 
-_MOST_GROUPS = 3000
-"""Groups of digits of one text: each costs up to 0.15 ms, and a sender must not keep a worker busy for seconds."""
+_REACH = 1024
+"""Characters around what was blanked that are looked at again; no bounded expression with its context is longer."""
+
+_EDGE = 64
+"""Characters at an edge of such a stretch that serve as context only."""
 
 FINDERS: tuple[Finder, ...] = ADDRESSES + SECRETS
 """Every finder that works by letters."""
@@ -118,20 +121,14 @@ class Detectors:
         wanted = self._triggered(folded.encode("ascii"))
         if not wanted:
             return ()
-        if _NUMBERS in wanted and numbers.groups(folded) > _MOST_GROUPS:
-            raise DetectionError(
-                f"the text has more than {_MOST_GROUPS} groups of digits: treat it as the highest class"
-            )
         found: list[Finding] = []
-        changed = ""
+        fresh = _merge(_candidates(folded, wanted))
         for _ in range(_ROUNDS):
-            fresh = _merge(_candidates(folded, wanted, changed))
             if not fresh:
                 break
             found.extend(fresh)
             folded = _blanked(folded, fresh)
-            changed = _BLANK
-            wanted = self._triggered(folded.encode("ascii"))
+            fresh = self._again(folded, fresh)
         else:
             raise DetectionError(
                 f"the text still shows new findings after {_ROUNDS} looks: treat it as the highest class"
@@ -148,6 +145,19 @@ class Detectors:
         except Exception:  # noqa: BLE001 - whatever went wrong, nothing is known about the text
             return ScanResult((), failed=True)
 
+    def _again(self, text: str, blanked: tuple[Finding, ...]) -> tuple[Finding, ...]:
+        """Return what is found now that something has been blanked, which is looked for only around it."""
+        found: list[Finding] = []
+        for low, high in _stretches(blanked, len(text)):
+            part = text[low:high]
+            least, most = (_EDGE if low else 0), (len(part) - _EDGE if high < len(text) else len(part))
+            for finding in _merge(_candidates(part, self._triggered(part.encode("ascii")), _BLANK)):
+                if finding.start >= least and finding.end <= most:
+                    found.append(Finding(finding.kind, low + finding.start, low + finding.end))
+                elif finding.end - finding.start > _REACH - 2 * _EDGE:  # it reaches from an edge to what has changed
+                    return _merge(_candidates(text, self._triggered(text.encode("ascii")), _BLANK))
+        return tuple(found)
+
     def _triggered(self, data: bytes) -> list[int]:
         """Give the finders that could find something."""
         hits = self._set.Match(data) or ()
@@ -158,7 +168,20 @@ class Detectors:
         return [index for hit in hits if hit != self._sentinel for index in self._wanted[hit]]
 
 
-def _candidates(text: str, wanted: Iterable[int], changed: str) -> list[Finding]:
+def _stretches(found: Iterable[Finding], size: int) -> Iterator[tuple[int, int]]:
+    """Return the stretches of a text around findings, which are sorted; they do not overlap."""
+    low = high = 0
+    for finding in found:
+        begin = max(0, finding.start - _REACH)
+        if begin > high:
+            if high:
+                yield low, high
+            low = begin
+        high = min(size, finding.end + _REACH)
+    yield low, high
+
+
+def _candidates(text: str, wanted: Iterable[int], changed: str = "") -> list[Finding]:
     """Give all candidates; of numbers, only those near the character `changed`, where there is one."""
     data = text.encode("ascii")
     found: list[Finding] = []

@@ -4,7 +4,7 @@
 They share one reading. A *run* is a stretch of digits with at most three separators between neighbours (spaces,
 dashes, dots, brackets, slashes, line breaks); it falls into *groups*, and each identifier is a window of whole groups
 whose digits pass its check and whose shape is one that people write. The work is linear in the length of the text: a
-window never has more than 19 digits.
+window never has more than 19 digits, and of the groups inside of a run only those of a promising shape get any.
 
 The text is folded ASCII (`policy.detection.folding`), so that byte offsets are character offsets.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import accumulate
 from typing import NamedTuple
 
 import re2
@@ -55,6 +56,12 @@ _CONTEXT = {
     "uk_nhs": re.compile(r"(?i)\b(?:nhs|national health)\b[^\d\[\]\x1e]{0,32}$"),
     "imei": re.compile(r"(?i)\bimei\b[^\d\[\]\x1e]{0,32}$"),
 }
+_WORD = re2.compile(
+    rb"(?i)fon|foon|phone|fax|tel|tlf|ph[.:]|mob|cell|movil|handy|whats ?app|sms|text me|call|ring|reach|dial|numero"
+    rb"|rufnummer|hotline|my number|contact|card|visa|amex|karte|tarjeta|carte|pan|ssn|social|ss#|nhs|national|imei"
+)
+"""What every expression of `_CONTEXT` needs."""
+
 _DATE = re.compile(r"(?:(?:19|20)\d\d([-./ ])\d{1,2}\1\d{1,2}|\d{1,2}([-./ ])\d{1,2}\2(?:19|20)\d\d)(?!\d)")
 _COMPACT_DATE = re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
 _TRUNK_SHAPES = frozenset(
@@ -67,6 +74,15 @@ _TRUNK_SHAPES = frozenset(
 """Group sizes in which national numbers with a leading 0 are written."""
 
 _NANP = (3, 3, 4)
+_CHECKED_SHAPES = frozenset(((2, 6, 6, 1), (3, 2, 4), _NANP))
+"""Shapes in which identifiers other than cards are written whole (IMEI, SSN, NHS), where no word calls them."""
+
+_INNER_SHAPES = frozenset(((1, 3, 3), (2, 3, 3), (2, 6, 6), (3, 2, 4), _NANP, (3, 4, 4), (3, 2, 2)))
+"""The first three sizes of what is told by its shape alone: a DNI, an IMEI, numbers that are dialled."""
+
+_TRUNK_BEGINNINGS = frozenset(shape[:2] for shape in _TRUNK_SHAPES)
+_LONGEST_PHONE, _MOST_GROUPS = 17, 8
+"""Digits and groups of a telephone number at most."""
 _PLUS = re.compile(r"(?:^|[^\w+])\(?\+ ?\(?$")
 _AMOUNT = re.compile(r"[\d$][.,]$")
 
@@ -94,18 +110,24 @@ class _Before:
 
     # No slots: `cached_property` keeps its answers in the instance's dictionary.
 
-    def __init__(self, text: str, start: int, *, inner: bool) -> None:
+    def __init__(self, text: str, data: bytes, start: int, *, inner: bool) -> None:
         self.words = text[max(0, start - _WORDS) : start]
+        self._data, self._start = data, start
         self.inner = inner  # before it stand digits of the same run, so that neither a word nor a `+` calls it
         self._said: dict[str, bool] = {}
 
     def says(self, kind: str) -> bool:
         """Say whether the words before call the number by this kind's name."""
-        if self.inner:
+        if self.inner or not self._called:
             return False
         if kind not in self._said:
             self._said[kind] = _CONTEXT[kind].search(self.words) is not None
         return self._said[kind]
+
+    @cached_property
+    def _called(self) -> bool:
+        """Whether a word of any kind stands there; mostly none does, and this look is much the cheapest."""
+        return _WORD.search(self._data, max(0, self._start - _WORDS), self._start) is not None
 
     @cached_property
     def plus(self) -> bool:
@@ -127,12 +149,7 @@ def find(text: str, data: bytes, changed: str = "") -> Iterator[Number]:
     for match in _RUN.finditer(data):
         start, end = match.span()
         if not changed or changed in text[max(0, start - _WORDS) : end + _AFTER]:
-            yield from _in_run(text, _groups(text, start, end))
-
-
-def groups(text: str) -> int:
-    """Give how many groups of digits a text has."""
-    return sum(1 for _ in _GROUP.finditer(text))
+            yield from _in_run(text, data, _groups(text, start, end))
 
 
 def _groups(text: str, start: int, end: int) -> list[Group]:
@@ -144,46 +161,73 @@ def _groups(text: str, start: int, end: int) -> list[Group]:
     return found
 
 
-def _in_run(text: str, groups: list[Group]) -> Iterator[Number]:
+def _in_run(text: str, data: bytes, groups: list[Group]) -> Iterator[Number]:
+    sizes = tuple(group.end - group.start for group in groups)
+    offsets = (0, *accumulate(sizes))
+    all_digits = "".join(group.digits for group in groups)
     taken = 0
     for index, first in enumerate(groups):
+        offset = offsets[index]
+        lengths = validators.card_lengths(all_digits[offset : offset + 4])
+        if index and not lengths and not _may_begin(text, groups, index, sizes, all_digits[offset : offset + 3]):
+            continue
         free = not text[first.start - 1 : first.start].isalnum() or first.start == 0
-        before = _Before(text, first.start, inner=index > 0)
-        window: list[Group] = []
+        before = _Before(text, data, first.start, inner=index > 0)
         phone: Number | None = None
-        digits = ""
         for place in range(index, min(index + _LONGEST, len(groups))):  # every group has a digit
-            group = groups[place]
-            digits += group.digits
-            if len(digits) > _LONGEST:
+            size = offsets[place + 1] - offset
+            if size > _LONGEST:
                 break
-            window.append(group)
-            size = len(digits)
-            if size in _SPANISH:
-                yield from _spanish(text, window, digits)
-            if not free or size not in _SIZES or text[group.end : group.end + 1].isalnum():
+            if size not in _SIZES:
                 continue
-            kind = _identifier(text, before, window, digits) if size in _CHECKED else None
+            end = groups[place].end
+            digits, shape = all_digits[offset : offset + size], sizes[index : place + 1]
+            if size in _SPANISH and shape in _SPANISH_SHAPES:
+                yield from _spanish(text, groups[index : place + 1], digits)
+            if not free or text[end : end + 1].isalnum():
+                continue
+            kind = None
+            if size in lengths or (size in _CHECKED and (not index or shape in _CHECKED_SHAPES)):
+                kind = _identifier(text, before, groups[index : place + 1], shape, digits)
             if kind is not None:
-                yield Number(kind, first.start, group.end)
+                yield Number(kind, first.start, end)
                 if kind in _CONTEXT and before.says(kind):
                     continue  # it is called by its name, so that it is no telephone number of the same shape
-            if first.start >= taken and _phone(text, before, window, digits, groups[place + 1 : place + 2]):
-                phone = _with_prefix(text, first.start, group.end)
+            if first.start < taken or size > _LONGEST_PHONE or len(shape) > _MOST_GROUPS:
+                continue
+            if _phone(text, before, groups[index : place + 1], shape, digits, groups[place + 1 : place + 2]):
+                phone = _with_prefix(text, first.start, end)
         if phone is not None:
             taken = phone.end
             yield phone
 
 
-def _identifier(text: str, before: _Before, window: list[Group], digits: str) -> str | None:
-    shape = tuple(len(group.digits) for group in window)
+def _may_begin(text: str, groups: list[Group], index: int, sizes: tuple[int, ...], digits: str) -> bool:
+    """Say whether something other than a card may begin at an inner group of a run; `digits` are its first three.
+
+    No words and no `+` stand directly before an inner group, so that only its shape can tell. Most groups of a long
+    list or table end here, which is why such a text costs little.
+    """
+    size, start = sizes[index], groups[index].start
+    if size in _SPANISH or sizes[index : index + 3] in _INNER_SHAPES:
+        return True
+    if text[start - 1 : start] == "(" and groups[index + 1 : index + 2] and groups[index + 1].before[:1] == ")":
+        return True
+    if digits[0] != "0":
+        return False
+    if digits == "011" or (size > 2 and digits[1] == "0" and digits[2] != "0"):
+        return True
+    return digits[1:2] != "0" and sizes[index : index + 2] in _TRUNK_BEGINNINGS
+
+
+def _identifier(text: str, before: _Before, window: list[Group], shape: tuple[int, ...], digits: str) -> str | None:
     start, size = window[0].start, len(digits)
-    if size >= 13 and _card_shape(window, shape):
+    if size >= 13 and validators.luhn(digits) and _card_shape(window, shape):
         if validators.card(digits):
             return "card"
-        if validators.luhn(digits) and before.says("card"):
+        if before.says("card"):
             return "card"  # an issuer that the table does not know
-    if size == 15 and validators.luhn(digits) and (shape == (2, 6, 6, 1) or before.says("imei")):
+    if size == 15 and (shape == (2, 6, 6, 1) or before.says("imei")) and validators.luhn(digits):
         return "imei"
     if size == 9 and validators.us_ssn(digits):
         written = shape == (3, 2, 4) and window[1].before.strip(" \t\r\n") == window[2].before.strip(" \t\r\n")
@@ -214,8 +258,7 @@ def _spanish(text: str, window: list[Group], digits: str) -> Iterator[Number]:
     tail = _SPANISH_TAIL.match(text[end : end + 3])
     if tail is None:
         return
-    shape = tuple(len(group.digits) for group in window)
-    if shape not in _SPANISH_SHAPES or any(group.before not in (".", " ", "-") for group in window[1:]):
+    if any(group.before not in (".", " ", "-") for group in window[1:]):
         return  # the seconds of a time, say, "12.345678Z"
     if len(digits) == 8:
         lead = ""
@@ -247,12 +290,12 @@ def _nanp(digits: str) -> bool:
     return area[0] > "1" and exchange[0] > "1" and area[1:] != "11" and exchange[1:] != "11"
 
 
-def _phone(text: str, before: _Before, window: list[Group], digits: str, rest: list[Group]) -> bool:
-    if not 7 <= len(digits) <= 17 or len(window) > 8:
-        return False
+def _phone(
+    text: str, before: _Before, window: list[Group], shape: tuple[int, ...], digits: str, rest: list[Group]
+) -> bool:
     if before.inner and digits[0] != "0" and (len(window) == 1 or window[0].before in [g.before for g in window[1:]]):
         return False  # the middle of a longer list of numbers, as `_national` would find out at length
-    start, shape = window[0].start, tuple(len(group.digits) for group in window)
+    start = window[0].start
     if before.plus:
         return _international(window, digits)
     if digits.startswith("00") and len(window[0].digits) > 2 and digits[2] != "0":

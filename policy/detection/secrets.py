@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import string
 from typing import Any
 
+import re2
+
 from policy.detection import validators
-from policy.detection.finder import Check, Finder, Span, alone, before, finder
+from policy.detection.finder import Check, Finder, Span, alone, before, finder, next_character
 
 _WRAP = r"(?:\\?\r?\n[ \t>|]{0,8})?"
 """A token may be broken by the end of a line, with the quoting or the backslash that editors and mails add."""
@@ -73,15 +76,24 @@ def _segmented(text: str, match: Any) -> Span | None:
     return start, _continued(text, end)
 
 
+_KEY_SIZE = 20_000
+"""Characters behind its first line in which a key ends."""
+
+# The next beginning stops the search for an end, so that many beginnings without one cost no more than one of them.
+_KEY_EDGE = re2.compile(
+    rb"(?i)(-----END[A-Z0-9 ]{0,40}-----|Private-MAC:[^\n]*)|-----BEGIN[A-Z0-9 ]{0,40}PRIVATE|PuTTY-User-Key-File-\d"
+)
+_KEY_BODY = re.compile(r"(?:[\s\\nr]|[A-Za-z0-9+/=]{16,}|[A-Za-z-]+: [^\n]*\n)*")
+_NOWHERE = (-1, -1)
+
+
 def _private_key(text: str, match: Any) -> Span:
     """Take the whole block; where its end is missing, all that still looks like its body."""
     start, end = match.span()
-    closing = re.compile(r"-----END[A-Z0-9 ]{0,40}-----|Private-MAC:[^\n]*", re.IGNORECASE).search(
-        text, end, end + 20_000
-    )
-    if closing is not None:
-        return start, closing.end()
-    body = re.compile(r"(?:[\s\\nr]|[A-Za-z0-9+/=]{16,}|[A-Za-z-]+: [^\n]*\n)*").match(text, end, end + 20_000)
+    edge = _KEY_EDGE.search(match.string, end, end + _KEY_SIZE)
+    if edge is not None and edge.span(1) != _NOWHERE:
+        return start, edge.end()
+    body = _KEY_BODY.match(text, end, end + _KEY_SIZE)
     return start, max(end, body.end()) if body else end
 
 
@@ -169,21 +181,25 @@ _SYMBOLS = 4
 """Different symbols that make a value without digits look generated."""
 
 
+_ORDINARY = frozenset("-_./,: " + string.ascii_letters + string.digits)
+_NEXT_PARAMETER = re.compile(r"[;&](?=\w+=)")
+_VALUES = (3, 4, 5, 6)
+"""The groups of `_ASSIGNMENT` that hold a value, one for each kind of quote."""
+
 _UNQUOTED = 6
-"""The group of `_ASSIGNMENT` that holds a value without quotes."""
+"""The one of them without quotes."""
 
 
 def _assignment(text: str, match: Any) -> Span | None:
     word, delimiter = match.group(1).decode(), match.group(2).decode()
-    which = next(group for group in (3, 4, 5, 6) if match.group(group) is not None)
-    start, end = match.span(which)
+    which, (start, end) = next((group, span) for group in _VALUES if (span := match.span(group)) != _NOWHERE)
     value = _PLACEHOLDER.split(text[start:end], maxsplit=1)[0]
     if delimiter.strip() == ">" and text[end : end + 2] != "</":
         return None  # a comparison, not an element
     if word.lower() in ("pass", "pw") and (value.isdigit() or delimiter.strip()[-1:] not in (":", "=", ">")):
         return None  # how many passed, or who passes what
     if which == _UNQUOTED:
-        value = re.split(r"[;&](?=\w+=)|[,)\]}]+$", value)[0].rstrip(".,;:)]}")
+        value = _NEXT_PARAMETER.split(value, maxsplit=1)[0].rstrip(".,;:)]}")
     if not value or _dummy(value) or _PLACEHOLDER.match(value):
         return None
     found = start, start + len(value)
@@ -192,7 +208,7 @@ def _assignment(text: str, match: Any) -> Span | None:
     if _PASSWORDS.search(word):
         return found if _password(value, quoted=which != _UNQUOTED, assigned="=" in delimiter) else None
     least = 8 if word.lower() == "secret" else 12
-    symbols = {character for character in value if not character.isalnum() and character not in "-_./,: "}
+    symbols = set(value).difference(_ORDINARY)
     generated = validators.random_looking(value, least=least, bits=2.7) or (
         len(value) >= least and len(symbols) >= _SYMBOLS
     )
@@ -305,8 +321,10 @@ SECRETS: tuple[Finder, ...] = (
         r"://[^\s/@:]{0,64}:([^\s/@]{3,128})@[A-Za-z0-9\[]",
         _url_password,
     ),
-    finder("assignment", r"(?i)--[a-z0-9-]{0,24}(?:token|key|secret|pass|pwd)", _FLAG, _assignment, overlapping=True),
-    finder("assignment", "(?i)" + _STRONG + r"|\bp(?:ass|w)\s?[:=]", _ASSIGNMENT, _assignment, overlapping=True),
-    finder("assignment", "(?i)" + _STRONG, _QUOTED, _assignment, overlapping=True),
+    finder(
+        "assignment", r"(?i)--[a-z0-9-]{0,24}(?:token|key|secret|pass|pwd)", _FLAG, _assignment, resume=next_character
+    ),
+    finder("assignment", "(?i)" + _STRONG + r"|\bp(?:ass|w)\s?[:=]", _ASSIGNMENT, _assignment, resume=next_character),
+    finder("assignment", "(?i)" + _STRONG, _QUOTED, _assignment, resume=next_character),
 )
 """The finders of this module; several may share a kind."""
