@@ -87,14 +87,17 @@ _VERSIONED = re.compile(
 )
 
 
+_BRACKETS = re.compile(r"[\[\](){}]")
+
+
 def _ipv4(text: str, match: Any) -> Span | None:
     start, end = match.span()
     if not alone(text, start, end, "_") or re.match(r"(?:\.\d|-[A-Za-z])", text[end : end + 2]):
         return None
-    if before(text, start) == "." or _VERSIONED.search(before(text, start, 40)):
+    plain = _BRACKETS.sub("", text[start:end])
+    if before(text, start) == "." or not validators.ip_address(plain) or _VERSIONED.search(before(text, start, 40)):
         return None
-    plain = re.sub(r"[\[\](){}]", "", match.group().decode())
-    return (start, end) if validators.ip_address(plain) else None
+    return start, end
 
 
 _UNICAST = re.compile(r"(?i)(?:[23][0-9a-f]{3}|fe80|f[cd][0-9a-f]{2})::")

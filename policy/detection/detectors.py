@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import re2
 
@@ -45,8 +46,7 @@ class DetectionError(PermanentError):
     """A text could not be scanned; the caller treats it as the highest class (`scan_closed` does)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """Something that a text holds."""
 
     kind: str

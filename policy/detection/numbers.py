@@ -97,6 +97,33 @@ class Group(NamedTuple):
     """The separators between the previous group and this one ("" for the first)."""
 
 
+class _Run:
+    """A run with what is asked of it again and again."""
+
+    __slots__ = ("_digits", "_offsets", "data", "groups", "sizes", "text")
+
+    def __init__(self, text: str, data: bytes, groups: list[Group]) -> None:
+        self.text, self.data, self.groups = text, data, groups
+        self.sizes = tuple(group.end - group.start for group in groups)
+        self._offsets = (0, *accumulate(self.sizes))
+        self._digits = "".join(group.digits for group in groups)
+
+    def head(self, index: int) -> str:
+        """Return the first four digits from a group on, of whatever group they are."""
+        offset = self._offsets[index]
+        return self._digits[offset : offset + 4]
+
+    def windows(self, index: int) -> Iterator[tuple[int, str, tuple[int, ...]]]:
+        """Return the windows that begin at a group and have a possible size: last group, digits, sizes of groups."""
+        offset = self._offsets[index]
+        for place in range(index, min(index + _LONGEST, len(self.groups))):  # every group has a digit
+            size = self._offsets[place + 1] - offset
+            if size > _LONGEST:
+                return
+            if size in _SIZES:
+                yield place, self._digits[offset : offset + size], self.sizes[index : place + 1]
+
+
 class Number(NamedTuple):
     """One identifier found."""
 
@@ -162,52 +189,54 @@ def _groups(text: str, start: int, end: int) -> list[Group]:
 
 
 def _in_run(text: str, data: bytes, groups: list[Group]) -> Iterator[Number]:
-    sizes = tuple(group.end - group.start for group in groups)
-    offsets = (0, *accumulate(sizes))
-    all_digits = "".join(group.digits for group in groups)
+    run = _Run(text, data, groups)
     taken = 0
-    for index, first in enumerate(groups):
-        offset = offsets[index]
-        lengths = validators.card_lengths(all_digits[offset : offset + 4])
-        if index and not lengths and not _may_begin(text, groups, index, sizes, all_digits[offset : offset + 3]):
+    for index in range(len(groups)):
+        lengths = validators.card_lengths(run.head(index))
+        if index and not lengths and not _may_begin(run, index):
             continue
-        free = not text[first.start - 1 : first.start].isalnum() or first.start == 0
-        before = _Before(text, data, first.start, inner=index > 0)
         phone: Number | None = None
-        for place in range(index, min(index + _LONGEST, len(groups))):  # every group has a digit
-            size = offsets[place + 1] - offset
-            if size > _LONGEST:
-                break
-            if size not in _SIZES:
-                continue
-            end = groups[place].end
-            digits, shape = all_digits[offset : offset + size], sizes[index : place + 1]
-            if size in _SPANISH and shape in _SPANISH_SHAPES:
-                yield from _spanish(text, groups[index : place + 1], digits)
-            if not free or text[end : end + 1].isalnum():
-                continue
-            kind = None
-            if size in lengths or (size in _CHECKED and (not index or shape in _CHECKED_SHAPES)):
-                kind = _identifier(text, before, groups[index : place + 1], shape, digits)
-            if kind is not None:
-                yield Number(kind, first.start, end)
-                if kind in _CONTEXT and before.says(kind):
-                    continue  # it is called by its name, so that it is no telephone number of the same shape
-            if first.start < taken or size > _LONGEST_PHONE or len(shape) > _MOST_GROUPS:
-                continue
-            if _phone(text, before, groups[index : place + 1], shape, digits, groups[place + 1 : place + 2]):
-                phone = _with_prefix(text, first.start, end)
+        for number in _at(run, index, lengths, taken):
+            if number.kind == "phone":
+                phone = number  # the longest one, which comes last
+            else:
+                yield number
         if phone is not None:
             taken = phone.end
             yield phone
 
 
-def _may_begin(text: str, groups: list[Group], index: int, sizes: tuple[int, ...], digits: str) -> bool:
-    """Say whether something other than a card may begin at an inner group of a run; `digits` are its first three.
+def _at(run: _Run, index: int, lengths: tuple[int, ...], taken: int) -> Iterator[Number]:
+    """Return what begins at a group; telephone numbers only behind `taken`, the shortest first."""
+    text, groups, start = run.text, run.groups, run.groups[index].start
+    free = not text[start - 1 : start].isalnum() or start == 0
+    before = _Before(text, run.data, start, inner=index > 0)
+    for place, digits, shape in run.windows(index):
+        size, end, window = len(digits), groups[place].end, groups[index : place + 1]
+        if size in _SPANISH and shape in _SPANISH_SHAPES:
+            yield from _spanish(text, window, digits)
+        if not free or text[end : end + 1].isalnum():
+            continue
+        kind = None
+        if size in lengths or (size in _CHECKED and (not index or shape in _CHECKED_SHAPES)):
+            kind = _identifier(text, before, window, shape, digits)
+        if kind is not None:
+            yield Number(kind, start, end)
+            if kind in _CONTEXT and before.says(kind):
+                continue  # it is called by its name, so that it is no telephone number of the same shape
+        if start < taken or size > _LONGEST_PHONE or len(shape) > _MOST_GROUPS:
+            continue
+        if _phone(text, before, window, shape, digits, groups[place + 1 : place + 2]):
+            yield _with_prefix(text, start, end)
+
+
+def _may_begin(run: _Run, index: int) -> bool:
+    """Say whether something other than a card may begin at an inner group of a run.
 
     No words and no `+` stand directly before an inner group, so that only its shape can tell. Most groups of a long
     list or table end here, which is why such a text costs little.
     """
+    text, groups, sizes, digits = run.text, run.groups, run.sizes, run.head(index)
     size, start = sizes[index], groups[index].start
     if size in _SPANISH or sizes[index : index + 3] in _INNER_SHAPES:
         return True
@@ -215,7 +244,7 @@ def _may_begin(text: str, groups: list[Group], index: int, sizes: tuple[int, ...
         return True
     if digits[0] != "0":
         return False
-    if digits == "011" or (size > 2 and digits[1] == "0" and digits[2] != "0"):
+    if digits[:3] == "011" or (size > 2 and digits[1] == "0" and digits[2] != "0"):
         return True
     return digits[1:2] != "0" and sizes[index : index + 2] in _TRUNK_BEGINNINGS
 
