@@ -17,10 +17,11 @@ from typing import NamedTuple
 import re2
 
 from evidence.errors import PermanentError
-from policy.detection import numbers
+from policy.detection import escapes, numbers
 from policy.detection.addresses import ADDRESSES
+from policy.detection.escapes import unescape
 from policy.detection.finder import Finder
-from policy.detection.folding import fold, offsets
+from policy.detection.folding import CONTROLS, fold, offsets
 from policy.detection.kinds import KINDS, Category
 from policy.detection.secrets import SECRETS
 
@@ -30,7 +31,11 @@ _BLANK = "\x1e"
 _ROUNDS = 8
 """How often a text is looked at again; more than this means that somebody plays with the scanner."""
 
-_NUMBERS = -1
+_ESCAPED_ROUNDS = 3
+"""The same for the text with its escapes undone."""
+
+_NUMBERS, _ESCAPES, _CONTROLS = -1, -2, -3
+"""What may be there besides the finders' things, by triggers of their own."""
 
 _REACH = 1024
 """Characters around what was blanked that are looked at again; no bounded expression with its context is longer."""
@@ -91,7 +96,11 @@ class Detectors:
         options.encoding = re2.Options.Encoding.LATIN1
         options.max_mem = max_memory
         options.log_errors = False
-        by_trigger: dict[bytes, list[int]] = {numbers.TRIGGER: [_NUMBERS]}
+        by_trigger: dict[bytes, list[int]] = {
+            numbers.TRIGGER: [_NUMBERS],
+            escapes.TRIGGER: [_ESCAPES],
+            CONTROLS.encode(): [_CONTROLS],
+        }
         for index, finder in enumerate(FINDERS):
             by_trigger.setdefault(finder.trigger, []).append(index)
         self._set = re2.Set.SearchSet(options)
@@ -117,26 +126,47 @@ class Detectors:
         Raises:
             DetectionError: the text could not be scanned; treat it as the highest class.
         """
-        folded = fold(text)
+        folded = fold(text, controls=False)  # the prefilter sees controls at no cost
         wanted = self._triggered(folded.encode("ascii"))
-        if not wanted:
-            return ()
-        found: list[Finding] = []
-        fresh = _merge(_candidates(folded, wanted))
-        for _ in range(_ROUNDS):
-            if not fresh:
-                break
-            found.extend(fresh)
-            folded = _blanked(folded, fresh)
-            fresh = self._again(folded, fresh)
-        else:
-            raise DetectionError(
-                f"the text still shows new findings after {_ROUNDS} looks: treat it as the highest class"
-            )
+        if _CONTROLS in wanted and folded is text:
+            folded = fold(text)
+            wanted = self._triggered(folded.encode("ascii"))
+        found = self._found(folded, wanted)
         if not found:
             return ()
+        if folded is text:
+            return _merge(found)
         back = offsets(text)
         return _merge([Finding(finding.kind, *back.span(finding.start, finding.end)) for finding in found])
+
+    def _found(self, text: str, wanted: Iterable[int]) -> list[Finding]:
+        """Return what is found in a folded text, as it is and as it reads with its escapes undone."""
+        found, left = self._looked(text, wanted)
+        for _ in range(_ESCAPED_ROUNDS if _ESCAPES in wanted else 0):
+            plain = unescape(left)
+            more, _ = self._looked(plain.text, self._triggered(plain.text.encode("ascii")))
+            if not more:
+                return found
+            fresh = _merge([Finding(finding.kind, *plain.span(finding.start, finding.end)) for finding in more])
+            found += fresh
+            # What was uncovered by that, in the text as it is, is looked for too, as removing must uncover nothing.
+            more, left = self._looked(_blanked(left, fresh), wanted)
+            found += more
+        if _ESCAPES in wanted:
+            raise _restless()
+        return found
+
+    def _looked(self, text: str, wanted: Iterable[int]) -> tuple[list[Finding], str]:
+        """Return what is found in a text, and the text with that overwritten, which holds nothing more."""
+        found: list[Finding] = []
+        fresh = _merge(_candidates(text, wanted))
+        for _ in range(_ROUNDS):
+            if not fresh:
+                return found, text
+            found.extend(fresh)
+            text = _blanked(text, fresh)
+            fresh = self._again(text, fresh)
+        raise _restless()
 
     def scan_closed(self, text: str) -> ScanResult:
         """Scan without ever raising: any failure is reported as such, and counts as the highest class."""
@@ -168,6 +198,10 @@ class Detectors:
         return [index for hit in hits if hit != self._sentinel for index in self._wanted[hit]]
 
 
+def _restless() -> DetectionError:
+    return DetectionError(f"the text still shows new findings after {_ROUNDS} looks: treat it as the highest class")
+
+
 def _stretches(found: Iterable[Finding], size: int) -> Iterator[tuple[int, int]]:
     """Return the stretches of a text around findings, which are sorted; they do not overlap."""
     low = high = 0
@@ -186,6 +220,8 @@ def _candidates(text: str, wanted: Iterable[int], changed: str = "") -> list[Fin
     data = text.encode("ascii")
     found: list[Finding] = []
     for index in wanted:
+        if index in (_ESCAPES, _CONTROLS):
+            continue
         if index == _NUMBERS:
             found.extend(Finding(number.kind, number.start, number.end) for number in numbers.find(text, data, changed))
         else:

@@ -9,10 +9,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from policy.detection import numbers
+from policy.detection import escapes, numbers
 from policy.detection.detectors import FINDERS
 
-_CHARACTERS = "0147aezAFZ \t\n.,:;@-_/\\+=\"'`()[]{}<>|&%$#*~\0é١漢\u200b"
+_CHARACTERS = "0147aezAFZ \t\n.,:;@-_/\\+=\"'`()[]{}<>|&%$#*~\0é\u0661漢\u200b"
 _WORDS = (
     *("fe80::", "4111 ", "0 1 ", "(0", "tel ", "card ", "ssn", " at ", " dot ", "token=", "password: ", '"secret"'),
     *("--token ", "-----BEGIN PRIVATE KEY-----", "PuTTY-User-Key-File-2", "-----END", "eyJ", "Bearer ", "curl -u "),
@@ -46,7 +46,7 @@ def _from(expression: bytes) -> st.SearchStrategy[str]:
 
 def _piece() -> st.SearchStrategy[str]:
     known = [_from(expression) for one in FINDERS for expression in (one.trigger, one.span.pattern)]
-    short = [st.sampled_from(_CHARACTERS), st.sampled_from(_WORDS), _from(numbers.TRIGGER)]
+    short = [st.sampled_from(_CHARACTERS), st.sampled_from(_WORDS), _from(numbers.TRIGGER), _from(escapes.TRIGGER)]
     return st.one_of(*short, *known).map(lambda text: text[:400])
 
 
