@@ -38,6 +38,7 @@ _ARTICLES = frozenset(str.split("the a an this that these those my your our his 
 
 
 _SIGN = re.compile("(?i)" + _AT)
+_DOT = re.compile(r"[.:]")
 _DOTS = re.compile(r"[.\]\)\s]+")
 _SPACED_DOT = re.compile(r"\s+\.\s*|\.\s+")
 
@@ -60,7 +61,7 @@ def _address(text: str, start: int, end: int) -> Span | None:
     local, domain = local.strip(), "".join(rest).strip()
     top = _DOTS.split(found)[-1].lower()
     trimmed = local.lstrip("!#$%&'*/=?^`{|}~.-")
-    if not trimmed or local.endswith(".") or top in _FILES or not re.search(r"[.:]", domain):
+    if not trimmed or local.endswith(".") or top in _FILES or not _DOT.search(domain):
         return None
     if local.lower().endswith("git") and text[end : end + 1] == ":":
         return None  # git@host:owner/name names a repository
@@ -103,6 +104,9 @@ def _ipv4(text: str, match: Any) -> Span | None:
 _UNICAST = re.compile(r"(?i)(?:[23][0-9a-f]{3}|fe80|f[cd][0-9a-f]{2})::")
 _TWICE = re.compile(r"(?i)[0-9a-f:]*?::[0-9a-f:]*?(?=::)")
 _DIGIT = re.compile(r"[0-9]")
+_FEWEST_COLONS = 6
+"""Colons of a whole address without `::`, whose end may be written as an IPv4 address."""
+
 _IPV6_START = re.compile(r"(?=:)|(?<![0-9A-Za-z_:])")
 
 
@@ -115,6 +119,8 @@ def _ipv6(text: str, match: Any) -> Span | None:
     start, end = match.span()
     value = text[start:end].rstrip(":") if not text[start:end].endswith("::") else text[start:end]
     end = start + len(value)
+    if "::" not in value and value.count(":") < _FEWEST_COLONS:
+        return None  # a time of day, most of all
     if value.startswith(":") and not value.startswith("::"):
         value, start = value[1:], start + 1  # "peer:2001:db8::1"
     elif (left := before(text, start)).isalnum() or left in ("_", ":"):

@@ -131,6 +131,8 @@ class Detectors:
         if _CONTROLS in wanted and folded is text:
             folded = fold(text)
             wanted = self._triggered(folded.encode("ascii"))
+        if not wanted or wanted == [_CONTROLS]:  # here, of a character that looks like nothing in ASCII
+            return ()
         found = self._found(folded, wanted)
         if not found:
             return ()
@@ -159,7 +161,7 @@ class Detectors:
     def _looked(self, text: str, wanted: Iterable[int]) -> tuple[list[Finding], str]:
         """Return what is found in a text, and the text with that overwritten, which holds nothing more."""
         found: list[Finding] = []
-        fresh = _merge(_candidates(text, wanted))
+        fresh = _merge(_candidates(text, wanted)) if max(wanted, default=_CONTROLS) >= _NUMBERS else ()
         for _ in range(_ROUNDS):
             if not fresh:
                 return found, text
@@ -180,8 +182,11 @@ class Detectors:
         found: list[Finding] = []
         for low, high in _stretches(blanked, len(text)):
             part = text[low:high]
+            wanted = self._triggered(part.encode("ascii"))
+            if max(wanted) < _NUMBERS:  # what was blanked counts as a control
+                continue
             least, most = (_EDGE if low else 0), (len(part) - _EDGE if high < len(text) else len(part))
-            for finding in _merge(_candidates(part, self._triggered(part.encode("ascii")), _BLANK)):
+            for finding in _merge(_candidates(part, wanted, _BLANK)):
                 if finding.start >= least and finding.end <= most:
                     found.append(Finding(finding.kind, low + finding.start, low + finding.end))
                 elif finding.end - finding.start > _REACH - 2 * _EDGE:  # it reaches from an edge to what has changed

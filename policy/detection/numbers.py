@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -135,36 +134,40 @@ class Number(NamedTuple):
 class _Before:
     """What stands before a number; each question is answered once for all windows that begin there."""
 
-    # No slots: `cached_property` keeps its answers in the instance's dictionary.
+    __slots__ = ("_amount", "_called", "_data", "_plus", "_said", "_start", "inner", "words")
 
     def __init__(self, text: str, data: bytes, start: int, *, inner: bool) -> None:
         self.words = text[max(0, start - _WORDS) : start]
         self._data, self._start = data, start
         self.inner = inner  # before it stand digits of the same run, so that neither a word nor a `+` calls it
         self._said: dict[str, bool] = {}
+        self._called: bool | None = None
+        self._plus: bool | None = None
+        self._amount: bool | None = None
 
     def says(self, kind: str) -> bool:
         """Say whether the words before call the number by this kind's name."""
-        if self.inner or not self._called:
+        if self.inner:
+            return False
+        if self._called is None:  # mostly no word of any kind stands there, and this look is much the cheapest
+            self._called = _WORD.search(self._data, max(0, self._start - _WORDS), self._start) is not None
+        if not self._called:
             return False
         if kind not in self._said:
             self._said[kind] = _CONTEXT[kind].search(self.words) is not None
         return self._said[kind]
 
-    @cached_property
-    def _called(self) -> bool:
-        """Whether a word of any kind stands there; mostly none does, and this look is much the cheapest."""
-        return _WORD.search(self._data, max(0, self._start - _WORDS), self._start) is not None
-
-    @cached_property
     def plus(self) -> bool:
-        """Whether a `+` that belongs to nothing else stands directly before."""
-        return not self.inner and _PLUS.search(self.words[-5:]) is not None
+        """Say whether a `+` that belongs to nothing else stands directly before."""
+        if self._plus is None:
+            self._plus = not self.inner and _PLUS.search(self.words[-5:]) is not None
+        return self._plus
 
-    @cached_property
     def amount(self) -> bool:
-        """Whether this continues an amount or a reference: `$`, `#`, `%`, or `1,` before it."""
-        return self.words[-1:] in ("$", "#", "%") or _AMOUNT.search(self.words[-3:]) is not None
+        """Say whether this continues an amount or a reference: `$`, `#`, `%`, or `1,` before it."""
+        if self._amount is None:
+            self._amount = self.words[-1:] in ("$", "#", "%") or _AMOUNT.search(self.words[-3:]) is not None
+        return self._amount
 
 
 def find(text: str, data: bytes, changed: str = "") -> Iterator[Number]:
@@ -325,13 +328,13 @@ def _phone(
     if before.inner and digits[0] != "0" and (len(window) == 1 or window[0].before in [g.before for g in window[1:]]):
         return False  # the middle of a longer list of numbers, as `_national` would find out at length
     start = window[0].start
-    if before.plus:
+    if before.plus():
         return _international(window, digits)
     if digits.startswith("00") and len(window[0].digits) > 2 and digits[2] != "0":
         return _international(window, digits[2:])
     if digits.startswith("011") and len(digits) > 11:
         return _international(window, digits[3:])
-    if before.amount or _DATE.match(text, start):
+    if before.amount() or _DATE.match(text, start):
         return False
     if before.says("phone") and 7 <= len(digits) <= 13:
         spaced = all("\n" not in group.before for group in window[1:])
