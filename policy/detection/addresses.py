@@ -88,15 +88,15 @@ _VERSIONED = re.compile(
 )
 
 
+_MORE = re.compile(r"\.\d|-[A-Za-z]")
 _BRACKETS = re.compile(r"[\[\](){}]")
 
 
 def _ipv4(text: str, match: Any) -> Span | None:
     start, end = match.span()
-    if not alone(text, start, end, "_") or re.match(r"(?:\.\d|-[A-Za-z])", text[end : end + 2]):
+    if before(text, start) == "." or _MORE.match(text, end) or not alone(text, start, end, "_"):
         return None
-    plain = _BRACKETS.sub("", text[start:end])
-    if before(text, start) == "." or not validators.ip_address(plain) or _VERSIONED.search(before(text, start, 40)):
+    if not validators.ip_address(_BRACKETS.sub("", text[start:end])) or _VERSIONED.search(before(text, start, 40)):
         return None
     return start, end
 

@@ -12,7 +12,7 @@ The text is folded ASCII (`policy.detection.folding`), so that byte offsets are 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -112,14 +112,14 @@ class _Run:
         offset = self._offsets[index]
         return self._digits[offset : offset + 4]
 
-    def windows(self, index: int) -> Iterator[tuple[int, str, tuple[int, ...]]]:
-        """Return the windows that begin at a group and have a possible size: last group, digits, sizes of groups."""
+    def windows(self, index: int, sizes: Container[int]) -> Iterator[tuple[int, str, tuple[int, ...]]]:
+        """Return the windows that begin at a group and have one of some sizes: last group, digits, sizes of groups."""
         offset = self._offsets[index]
         for place in range(index, min(index + _LONGEST, len(self.groups))):  # every group has a digit
             size = self._offsets[place + 1] - offset
             if size > _LONGEST:
                 return
-            if size in _SIZES:
+            if size in sizes:
                 yield place, self._digits[offset : offset + size], self.sizes[index : place + 1]
 
 
@@ -196,10 +196,11 @@ def _in_run(text: str, data: bytes, groups: list[Group]) -> Iterator[Number]:
     taken = 0
     for index in range(len(groups)):
         lengths = validators.card_lengths(run.head(index))
-        if index and not lengths and not _may_begin(run, index):
+        any_kind = not index or _may_begin(run, index)
+        if not any_kind and not lengths:
             continue
         phone: Number | None = None
-        for number in _at(run, index, lengths, taken):
+        for number in _at(run, index, lengths, taken, any_kind=any_kind):
             if number.kind == "phone":
                 phone = number  # the longest one, which comes last
             else:
@@ -209,12 +210,12 @@ def _in_run(text: str, data: bytes, groups: list[Group]) -> Iterator[Number]:
             yield phone
 
 
-def _at(run: _Run, index: int, lengths: tuple[int, ...], taken: int) -> Iterator[Number]:
-    """Return what begins at a group; telephone numbers only behind `taken`, the shortest first."""
+def _at(run: _Run, index: int, lengths: tuple[int, ...], taken: int, *, any_kind: bool) -> Iterator[Number]:
+    """Return what begins at a group: cards of some lengths, or any kind; telephone numbers only behind `taken`."""
     text, groups, start = run.text, run.groups, run.groups[index].start
     free = not text[start - 1 : start].isalnum() or start == 0
     before = _Before(text, run.data, start, inner=index > 0)
-    for place, digits, shape in run.windows(index):
+    for place, digits, shape in run.windows(index, _SIZES if any_kind else lengths):
         size, end, window = len(digits), groups[place].end, groups[index : place + 1]
         if size in _SPANISH and shape in _SPANISH_SHAPES:
             yield from _spanish(text, window, digits)
@@ -227,7 +228,7 @@ def _at(run: _Run, index: int, lengths: tuple[int, ...], taken: int) -> Iterator
             yield Number(kind, start, end)
             if kind in _CONTEXT and before.says(kind):
                 continue  # it is called by its name, so that it is no telephone number of the same shape
-        if start < taken or size > _LONGEST_PHONE or len(shape) > _MOST_GROUPS:
+        if not any_kind or start < taken or size > _LONGEST_PHONE or len(shape) > _MOST_GROUPS:
             continue
         if _phone(text, before, window, shape, digits, groups[place + 1 : place + 2]):
             yield _with_prefix(text, start, end)
