@@ -68,13 +68,14 @@ def drop(text: str, findings: Sequence[Finding]) -> str:
     Raises:
         ValueError: the findings are not sorted places of this text; nothing was taken out.
     """
-    kept = ""
+    pieces: list[str] = []
     position = 0
     for finding in findings:
         _check(text, finding, position)
-        kept = _joined(kept, text[position : finding.start])
+        _append(pieces, text[position : finding.start])
         position = finding.end
-    return _joined(kept, text[position:])
+    _append(pieces, text[position:])
+    return "".join(pieces)
 
 
 def filter_text(text: str, findings: Sequence[Finding], action: Action) -> Filtered:
@@ -98,8 +99,12 @@ def filter_text(text: str, findings: Sequence[Finding], action: Action) -> Filte
     raise ValueError(f"unknown action {action!r}: use mask, drop or refuse")
 
 
-def _joined(left: str, right: str) -> str:
-    return f"{left} {right}" if left[-1:].isalnum() and right[:1].isalnum() else left + right
+def _append(pieces: list[str], piece: str) -> None:
+    """Add what comes next, none of which is empty; a space goes before it where two words would grow together."""
+    if pieces and pieces[-1][-1].isalnum() and piece[:1].isalnum():
+        pieces.append(" ")
+    if piece:
+        pieces.append(piece)
 
 
 def _check(text: str, finding: Finding, position: int) -> None:

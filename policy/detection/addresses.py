@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from policy.detection import validators
-from policy.detection.finder import Finder, Span, alone, before, finder
+from policy.detection.finder import Finder, Span, alone, before, finder, next_word
 
 _FILES = frozenset(
     str.split(
@@ -38,6 +38,7 @@ _ARTICLES = frozenset(str.split("the a an this that these those my your our his 
 
 
 _SIGN = re.compile("(?i)" + _AT)
+_DOT = re.compile(r"[.:]")
 _DOTS = re.compile(r"[.\]\)\s]+")
 _SPACED_DOT = re.compile(r"\s+\.\s*|\.\s+")
 
@@ -60,7 +61,7 @@ def _address(text: str, start: int, end: int) -> Span | None:
     local, domain = local.strip(), "".join(rest).strip()
     top = _DOTS.split(found)[-1].lower()
     trimmed = local.lstrip("!#$%&'*/=?^`{|}~.-")
-    if not trimmed or local.endswith(".") or top in _FILES or not re.search(r"[.:]", domain):
+    if not trimmed or local.endswith(".") or top in _FILES or not _DOT.search(domain):
         return None
     if local.lower().endswith("git") and text[end : end + 1] == ":":
         return None  # git@host:owner/name names a repository
@@ -87,32 +88,54 @@ _VERSIONED = re.compile(
 )
 
 
+_MORE = re.compile(r"\.\d|-[A-Za-z]")
+_BRACKETS = re.compile(r"[\[\](){}]")
+
+
 def _ipv4(text: str, match: Any) -> Span | None:
     start, end = match.span()
-    if not alone(text, start, end, "_") or re.match(r"(?:\.\d|-[A-Za-z])", text[end : end + 2]):
+    if before(text, start) == "." or _MORE.match(text, end) or not alone(text, start, end, "_"):
         return None
-    if before(text, start) == "." or _VERSIONED.search(before(text, start, 40)):
+    if not validators.ip_address(_BRACKETS.sub("", text[start:end])) or _VERSIONED.search(before(text, start, 40)):
         return None
-    plain = re.sub(r"[\[\](){}]", "", match.group().decode())
-    return (start, end) if validators.ip_address(plain) else None
+    return start, end
 
 
 _UNICAST = re.compile(r"(?i)(?:[23][0-9a-f]{3}|fe80|f[cd][0-9a-f]{2})::")
+_TWICE = re.compile(r"(?i)[0-9a-f:]*?::[0-9a-f:]*?(?=::)")
+_DIGIT = re.compile(r"[0-9]")
+_FEWEST_COLONS = 6
+"""Colons of a whole address without `::`, whose end may be written as an IPv4 address."""
+
+_IPV6_START = re.compile(r"(?=:)|(?<![0-9A-Za-z_:])")
+
+
+def _next_ipv6(text: str, start: int) -> int:
+    found = _IPV6_START.search(text, start + 1)
+    return found.start() if found else len(text)
 
 
 def _ipv6(text: str, match: Any) -> Span | None:
     start, end = match.span()
     value = text[start:end].rstrip(":") if not text[start:end].endswith("::") else text[start:end]
     end = start + len(value)
+    if "::" not in value and value.count(":") < _FEWEST_COLONS:
+        return None  # a time of day, most of all
     if value.startswith(":") and not value.startswith("::"):
         value, start = value[1:], start + 1  # "peer:2001:db8::1"
-    elif before(text, start).isalnum() or before(text, start) in ("_", ":"):
+    elif (left := before(text, start)).isalnum() or left in ("_", ":"):
         return None
+    if value.count("::") > 1:
+        # Several addresses in a row: the first one ends before the second `::`, and the rest is looked at after it.
+        first = _TWICE.match(value)
+        if first is None or not _UNICAST.match(value):
+            return None
+        value, end = first.group(), start + first.end()
     if text[end : end + 1].isalnum():
         return None
     groups = [group for group in value.split(":") if group]
     certain = len(groups) > 2 or "." in value or _UNICAST.match(value)  # noqa: PLR2004 - "face::bead" is a name in C++
-    if not certain or not any(c.isdigit() for c in value):
+    if not certain or not _DIGIT.search(value):
         return None
     return (start, end) if validators.ip_address(value) else None
 
@@ -141,27 +164,27 @@ def _iban(text: str, match: Any) -> Span | None:
 
 ADDRESSES: tuple[Finder, ...] = (
     finder("email", r"(?i)(?:[^\s]|\s)" + _AT + r"[\sa-z0-9\[]", _EMAIL, _email),
-    finder("email", r"(?i)[\s\[({<]dot[\s\])}>]|[\[({<] ?(?:at|@) ?[\])}>]", _SPOKEN, _spoken_email, overlapping=True),
+    finder("email", r"(?i)[\s\[({<]dot[\s\])}>]|[\[({<] ?(?:at|@) ?[\])}>]", _SPOKEN, _spoken_email, resume=next_word),
     finder(
         "ip_address",
         r"\d(?:\.|\[\.\]|\(\.\))\d{1,3}(?:\.|\[\.\]|\(\.\))\d{1,3}(?:\.|\[\.\]|\(\.\))\d",
         r"\d{1,3}(?:(?:\.|\[\.\]|\(\.\))\d{1,3}){3}",
         _ipv4,
-        overlapping=True,
+        resume=next_word,
     ),
     finder(
         "ip_address",
         r"(?i)[0-9a-f:]:[0-9a-f]{0,4}:[0-9a-f]",
         r"(?i)[0-9a-f]{0,4}:[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){1,7}(?:\.\d{1,3}){0,3}",
         _ipv6,
-        overlapping=True,
+        resume=_next_ipv6,
     ),
     finder(
         "iban",
         rf"(?i)[a-z]{{2}}{_GAP}\d{{2}}{_GAP}(?:[a-z]?\d{_GAP}\d{_GAP}\d|[a-z]{{4}}{_GAP}[a-z0-9]{{0,2}}\d)",
         rf"(?i)[a-z]{{2}}{_GAP}\d{{2}}(?:{_GAP}[a-z0-9]){{11,31}}",
         _iban,
-        overlapping=True,
+        resume=next_word,
     ),
 )
 """The finders of this module; several may share a kind."""

@@ -10,16 +10,18 @@ them) before it scans; an identifier that is cut across two *messages* is not fo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import re2
 
 from evidence.errors import PermanentError
-from policy.detection import numbers
+from policy.detection import escapes, numbers
 from policy.detection.addresses import ADDRESSES
+from policy.detection.escapes import unescape
 from policy.detection.finder import Finder
-from policy.detection.folding import fold, offsets
+from policy.detection.folding import CONTROLS, fold, offsets
 from policy.detection.kinds import KINDS, Category
 from policy.detection.secrets import SECRETS
 
@@ -29,10 +31,17 @@ _BLANK = "\x1e"
 _ROUNDS = 8
 """How often a text is looked at again; more than this means that somebody plays with the scanner."""
 
-_NUMBERS = -1
+_ESCAPED_ROUNDS = 3
+"""The same for the text with its escapes undone."""
 
-_MOST_GROUPS = 3000
-"""Groups of digits of one text: each costs up to 0.15 ms, and a sender must not keep a worker busy for seconds."""
+_NUMBERS, _ESCAPES, _CONTROLS = -1, -2, -3
+"""What may be there besides the finders' things, by triggers of their own."""
+
+_REACH = 1024
+"""Characters around what was blanked that are looked at again; no bounded expression with its context is longer."""
+
+_EDGE = 64
+"""Characters at an edge of such a stretch that serve as context only."""
 
 FINDERS: tuple[Finder, ...] = ADDRESSES + SECRETS
 """Every finder that works by letters."""
@@ -42,8 +51,7 @@ class DetectionError(PermanentError):
     """A text could not be scanned; the caller treats it as the highest class (`scan_closed` does)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """Something that a text holds."""
 
     kind: str
@@ -88,7 +96,11 @@ class Detectors:
         options.encoding = re2.Options.Encoding.LATIN1
         options.max_mem = max_memory
         options.log_errors = False
-        by_trigger: dict[bytes, list[int]] = {numbers.TRIGGER: [_NUMBERS]}
+        by_trigger: dict[bytes, list[int]] = {
+            numbers.TRIGGER: [_NUMBERS],
+            escapes.TRIGGER: [_ESCAPES],
+            CONTROLS.encode(): [_CONTROLS],
+        }
         for index, finder in enumerate(FINDERS):
             by_trigger.setdefault(finder.trigger, []).append(index)
         self._set = re2.Set.SearchSet(options)
@@ -114,32 +126,49 @@ class Detectors:
         Raises:
             DetectionError: the text could not be scanned; treat it as the highest class.
         """
-        folded = fold(text)
+        folded = fold(text, controls=False)  # the prefilter sees controls at no cost
         wanted = self._triggered(folded.encode("ascii"))
-        if not wanted:
-            return ()
-        if _NUMBERS in wanted and numbers.groups(folded) > _MOST_GROUPS:
-            raise DetectionError(
-                f"the text has more than {_MOST_GROUPS} groups of digits: treat it as the highest class"
-            )
-        found: list[Finding] = []
-        changed = ""
-        for _ in range(_ROUNDS):
-            fresh = _merge(_candidates(folded, wanted, changed))
-            if not fresh:
-                break
-            found.extend(fresh)
-            folded = _blanked(folded, fresh)
-            changed = _BLANK
+        if _CONTROLS in wanted and folded is text:
+            folded = fold(text)
             wanted = self._triggered(folded.encode("ascii"))
-        else:
-            raise DetectionError(
-                f"the text still shows new findings after {_ROUNDS} looks: treat it as the highest class"
-            )
+        if not wanted or wanted == [_CONTROLS]:  # here, of a character that looks like nothing in ASCII
+            return ()
+        found = self._found(folded, wanted)
         if not found:
             return ()
+        if folded is text:
+            return _merge(found)
         back = offsets(text)
         return _merge([Finding(finding.kind, *back.span(finding.start, finding.end)) for finding in found])
+
+    def _found(self, text: str, wanted: Iterable[int]) -> list[Finding]:
+        """Return what is found in a folded text, as it is and as it reads with its escapes undone."""
+        found, left = self._looked(text, wanted)
+        for _ in range(_ESCAPED_ROUNDS if _ESCAPES in wanted else 0):
+            plain = unescape(left)
+            more, _ = self._looked(plain.text, self._triggered(plain.text.encode("ascii")))
+            if not more:
+                return found
+            fresh = _merge([Finding(finding.kind, *plain.span(finding.start, finding.end)) for finding in more])
+            found += fresh
+            # What was uncovered by that, in the text as it is, is looked for too, as removing must uncover nothing.
+            more, left = self._looked(_blanked(left, fresh), wanted)
+            found += more
+        if _ESCAPES in wanted:
+            raise _restless()
+        return found
+
+    def _looked(self, text: str, wanted: Iterable[int]) -> tuple[list[Finding], str]:
+        """Return what is found in a text, and the text with that overwritten, which holds nothing more."""
+        found: list[Finding] = []
+        fresh = _merge(_candidates(text, wanted)) if max(wanted, default=_CONTROLS) >= _NUMBERS else ()
+        for _ in range(_ROUNDS):
+            if not fresh:
+                return found, text
+            found.extend(fresh)
+            text = _blanked(text, fresh)
+            fresh = self._again(text, fresh)
+        raise _restless()
 
     def scan_closed(self, text: str) -> ScanResult:
         """Scan without ever raising: any failure is reported as such, and counts as the highest class."""
@@ -147,6 +176,22 @@ class Detectors:
             return ScanResult(self.scan(text), failed=False)
         except Exception:  # noqa: BLE001 - whatever went wrong, nothing is known about the text
             return ScanResult((), failed=True)
+
+    def _again(self, text: str, blanked: tuple[Finding, ...]) -> tuple[Finding, ...]:
+        """Return what is found now that something has been blanked, which is looked for only around it."""
+        found: list[Finding] = []
+        for low, high in _stretches(blanked, len(text)):
+            part = text[low:high]
+            wanted = self._triggered(part.encode("ascii"))
+            if max(wanted) < _NUMBERS:  # what was blanked counts as a control
+                continue
+            least, most = (_EDGE if low else 0), (len(part) - _EDGE if high < len(text) else len(part))
+            for finding in _merge(_candidates(part, wanted, _BLANK)):
+                if finding.start >= least and finding.end <= most:
+                    found.append(Finding(finding.kind, low + finding.start, low + finding.end))
+                elif finding.end - finding.start > _REACH - 2 * _EDGE:  # it reaches from an edge to what has changed
+                    return _merge(_candidates(text, self._triggered(text.encode("ascii")), _BLANK))
+        return tuple(found)
 
     def _triggered(self, data: bytes) -> list[int]:
         """Give the finders that could find something."""
@@ -158,11 +203,30 @@ class Detectors:
         return [index for hit in hits if hit != self._sentinel for index in self._wanted[hit]]
 
 
-def _candidates(text: str, wanted: Iterable[int], changed: str) -> list[Finding]:
+def _restless() -> DetectionError:
+    return DetectionError(f"the text still shows new findings after {_ROUNDS} looks: treat it as the highest class")
+
+
+def _stretches(found: Iterable[Finding], size: int) -> Iterator[tuple[int, int]]:
+    """Return the stretches of a text around findings, which are sorted; they do not overlap."""
+    low = high = 0
+    for finding in found:
+        begin = max(0, finding.start - _REACH)
+        if begin > high:
+            if high:
+                yield low, high
+            low = begin
+        high = min(size, finding.end + _REACH)
+    yield low, high
+
+
+def _candidates(text: str, wanted: Iterable[int], changed: str = "") -> list[Finding]:
     """Give all candidates; of numbers, only those near the character `changed`, where there is one."""
     data = text.encode("ascii")
     found: list[Finding] = []
     for index in wanted:
+        if index in (_ESCAPES, _CONTROLS):
+            continue
         if index == _NUMBERS:
             found.extend(Finding(number.kind, number.start, number.end) for number in numbers.find(text, data, changed))
         else:

@@ -9,6 +9,7 @@ Look-around does not exist in RE2, so that what stands before and after a span i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,8 @@ import re2
 
 Span = tuple[int, int]
 Check = Callable[[str, Any], Span | None]
+Resume = Callable[[str, int], int]
+"""Returns the next place, after the start of a rejected candidate, at which another one may begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +38,8 @@ class Finder:
     check: Check
     """Gives the finding's exact span, or None where the candidate is none."""
 
-    overlapping: bool = False
-    """True where a rejected candidate may hide another one that begins inside it; only for bounded expressions."""
+    resume: Resume | None = None
+    """Set where a rejected candidate may hide another one that begins inside it; only for bounded expressions."""
 
     def find(self, text: str, data: bytes) -> Iterator[Span]:
         """Give the spans in a text; `data` is `text` in bytes, the same offsets."""
@@ -47,7 +50,8 @@ class Finder:
                 yield found
                 position = max(found[1], match.start() + 1)
             else:
-                position = match.start() + 1 if self.overlapping else max(match.end(), match.start() + 1)
+                start = match.start()
+                position = max(match.end(), start + 1) if self.resume is None else self.resume(text, start)
 
 
 def before(text: str, start: int, size: int = 1) -> str:
@@ -61,6 +65,21 @@ def alone(text: str, start: int, end: int, also: str = "") -> bool:
     return not (left.isalnum() or right.isalnum() or (left and left in also) or (right and right in also))
 
 
-def finder(kind: str, trigger: str, span: str, check: Check, *, overlapping: bool = False) -> Finder:
+_OUTSIDE_WORD = re.compile(r"(?<![0-9A-Za-z])")
+
+
+def next_character(text: str, start: int) -> int:
+    """Return the next place; for checks that accept a candidate wherever it begins."""
+    del text
+    return start + 1
+
+
+def next_word(text: str, start: int) -> int:
+    """Return the next place without a letter or digit before it; for checks that refuse all others."""
+    found = _OUTSIDE_WORD.search(text, start + 1)
+    return found.start() if found else len(text)
+
+
+def finder(kind: str, trigger: str, span: str, check: Check, *, resume: Resume | None = None) -> Finder:
     """Make a finder from expressions as text."""
-    return Finder(kind, trigger.encode(), re2.compile(span.encode()), check, overlapping)
+    return Finder(kind, trigger.encode(), re2.compile(span.encode()), check, resume)

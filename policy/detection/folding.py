@@ -1,9 +1,10 @@
 """Text as detectors see it: plain ASCII, with a way back to the offsets of the original.
 
 Full-width digits, zero-width characters, accents, exotic dashes and spaces, and the commonest look-alike letters all
-become what they look like, so that one pattern finds every spelling. Folding is paid for only where `not
-text.isascii()`, and the way back is built only where a pattern hit. Not folded: look-alikes beyond the table below,
-text drawn in other ways (leetspeak, base64, images).
+become what they look like, so that one pattern finds every spelling. Control characters, and letters that look like
+nothing, become nothing; tag characters, which models read, become the ASCII that they shadow. Folding is paid for only
+where a text is not ASCII or has control characters, and the way back is built only where a pattern hit. Not folded:
+look-alikes beyond the table below, text drawn in other ways (leetspeak, base64, images).
 """
 
 from __future__ import annotations
@@ -25,22 +26,48 @@ _LOOKALIKES = str.maketrans(
 )
 
 
+# Letters and symbols in which nothing is to be seen, and what Unicode says is to be ignored though it is unassigned.
+_BLANK_LOOKING = (
+    *"\u115f\u1160\u3164\uffa0\u2800\u2065\ufffc\U0001d159",
+    *map(chr, (*range(0xFFF0, 0xFFF9), *range(0xE0080, 0xE0100), *range(0xE01F0, 0xE1000))),
+)
+_TAGS = 0xE0000
+_SPECIAL = {
+    **dict.fromkeys(_DASHES, "-"),
+    **dict.fromkeys(_BLANK_LOOKING, ""),
+    **{chr(_TAGS + code): chr(code) for code in range(0x20, 0x7F)},
+}
+"""What does not look like what Unicode says of it."""
+
+CONTROLS = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
+"""What of ASCII is folded, as an expression: all controls but tab and line ends."""
+
+_CONTROL = re.compile(CONTROLS)
+
+
+def _fold_control(character: str) -> str:
+    """Return what an ASCII character becomes: a page's or column's end is the end of a line, other controls nothing."""
+    if _CONTROL.match(character) is None:
+        return character
+    return "\n" if character in "\x0b\x0c" else ""
+
+
 def _fold_character(character: str) -> str:
     """Give the ASCII text (perhaps empty, perhaps several characters) that a character looks like."""
     if character.isascii():
-        return character
-    if character in _DASHES:
-        return "-"
+        return _fold_control(character)
+    if (special := _SPECIAL.get(character)) is not None:
+        return special
     looks = character.translate(_LOOKALIKES)
     if looks.isascii():
         return looks
     category = unicodedata.category(character)
-    if category in ("Cf", "Mn", "Me"):
-        return ""  # zero-width characters, soft hyphens, combining marks, keycap frames
-    if category == "Zs":
-        return " "
     if category in ("Zl", "Zp") or character == "\x85":
         return "\n"
+    if category in ("Cc", "Cf", "Mn", "Me"):
+        return ""  # controls, zero-width characters, soft hyphens, combining marks, keycap frames
+    if category == "Zs":
+        return " "
     if category == "Nd":
         return str(unicodedata.decimal(character))
     spelled = unicodedata.normalize("NFKD", character)
@@ -61,8 +88,8 @@ class _Table(dict[int, str]):
         return folded
 
 
-_TABLE = _Table((code, chr(code)) for code in range(128))
-_ASCII = re.compile(r"([\x00-\x7f]+)")  # runs of this class are skipped four times as fast as single foreign ones
+_TABLE = _Table((code, _fold_control(chr(code))) for code in range(128))
+_ASCII = re.compile(r"([\t\n\r\x20-\x7e]+)")  # runs of this class are skipped four times as fast as single foreign ones
 
 
 class _Runs(dict[str, str]):
@@ -95,10 +122,15 @@ class Offsets:
         return self.origin[start], self.origin[end - 1] + 1
 
 
-def fold(text: str) -> str:
-    """Give the ASCII form of a text; ASCII text is returned as it is."""
+def fold(text: str, *, controls: bool = True) -> str:
+    """Return the ASCII form of a text.
+
+    Args:
+        text: the text; it is returned itself where it is ASCII without controls.
+        controls: whether controls are looked for in a text that is ASCII; without, it is returned itself.
+    """
     if text.isascii():
-        return text
+        return text.translate(_TABLE) if controls and _CONTROL.search(text) else text
     parts = _ASCII.split(text)  # every second part is foreign (or empty, at the ends): only these cost a look-up
     parts[::2] = map(_RUNS.__getitem__, parts[::2])
     return "".join(parts)
@@ -106,7 +138,7 @@ def fold(text: str) -> str:
 
 def offsets(text: str) -> Offsets:
     """Build the way back for `fold(text)`."""
-    if text.isascii():
+    if text.isascii() and not _CONTROL.search(text):
         return Offsets(None)
     origin: list[int] = []
     for index, character in enumerate(text):

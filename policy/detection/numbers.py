@@ -4,7 +4,7 @@
 They share one reading. A *run* is a stretch of digits with at most three separators between neighbours (spaces,
 dashes, dots, brackets, slashes, line breaks); it falls into *groups*, and each identifier is a window of whole groups
 whose digits pass its check and whose shape is one that people write. The work is linear in the length of the text: a
-window never has more than 19 digits.
+window never has more than 19 digits, and of the groups inside of a run only those of a promising shape get any.
 
 The text is folded ASCII (`policy.detection.folding`), so that byte offsets are character offsets.
 """
@@ -12,8 +12,8 @@ The text is folded ASCII (`policy.detection.folding`), so that byte offsets are 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Container, Iterator
+from itertools import accumulate
 from typing import NamedTuple
 
 import re2
@@ -55,6 +55,12 @@ _CONTEXT = {
     "uk_nhs": re.compile(r"(?i)\b(?:nhs|national health)\b[^\d\[\]\x1e]{0,32}$"),
     "imei": re.compile(r"(?i)\bimei\b[^\d\[\]\x1e]{0,32}$"),
 }
+_WORD = re2.compile(
+    rb"(?i)fon|foon|phone|fax|tel|tlf|ph[.:]|mob|cell|movil|handy|whats ?app|sms|text me|call|ring|reach|dial|numero"
+    rb"|rufnummer|hotline|my number|contact|card|visa|amex|karte|tarjeta|carte|pan|ssn|social|ss#|nhs|national|imei"
+)
+"""What every expression of `_CONTEXT` needs."""
+
 _DATE = re.compile(r"(?:(?:19|20)\d\d([-./ ])\d{1,2}\1\d{1,2}|\d{1,2}([-./ ])\d{1,2}\2(?:19|20)\d\d)(?!\d)")
 _COMPACT_DATE = re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
 _TRUNK_SHAPES = frozenset(
@@ -67,6 +73,15 @@ _TRUNK_SHAPES = frozenset(
 """Group sizes in which national numbers with a leading 0 are written."""
 
 _NANP = (3, 3, 4)
+_CHECKED_SHAPES = frozenset(((2, 6, 6, 1), (3, 2, 4), _NANP))
+"""Shapes in which identifiers other than cards are written whole (IMEI, SSN, NHS), where no word calls them."""
+
+_INNER_SHAPES = frozenset(((1, 3, 3), (2, 3, 3), (2, 6, 6), (3, 2, 4), _NANP, (3, 4, 4), (3, 2, 2)))
+"""The first three sizes of what is told by its shape alone: a DNI, an IMEI, numbers that are dialled."""
+
+_TRUNK_BEGINNINGS = frozenset(shape[:2] for shape in _TRUNK_SHAPES)
+_LONGEST_PHONE, _MOST_GROUPS = 17, 8
+"""Digits and groups of a telephone number at most."""
 _PLUS = re.compile(r"(?:^|[^\w+])\(?\+ ?\(?$")
 _AMOUNT = re.compile(r"[\d$][.,]$")
 
@@ -81,6 +96,33 @@ class Group(NamedTuple):
     """The separators between the previous group and this one ("" for the first)."""
 
 
+class _Run:
+    """A run with what is asked of it again and again."""
+
+    __slots__ = ("_digits", "_offsets", "data", "groups", "sizes", "text")
+
+    def __init__(self, text: str, data: bytes, groups: list[Group]) -> None:
+        self.text, self.data, self.groups = text, data, groups
+        self.sizes = tuple(group.end - group.start for group in groups)
+        self._offsets = (0, *accumulate(self.sizes))
+        self._digits = "".join(group.digits for group in groups)
+
+    def head(self, index: int) -> str:
+        """Return the first four digits from a group on, of whatever group they are."""
+        offset = self._offsets[index]
+        return self._digits[offset : offset + 4]
+
+    def windows(self, index: int, sizes: Container[int]) -> Iterator[tuple[int, str, tuple[int, ...]]]:
+        """Return the windows that begin at a group and have one of some sizes: last group, digits, sizes of groups."""
+        offset = self._offsets[index]
+        for place in range(index, min(index + _LONGEST, len(self.groups))):  # every group has a digit
+            size = self._offsets[place + 1] - offset
+            if size > _LONGEST:
+                return
+            if size in sizes:
+                yield place, self._digits[offset : offset + size], self.sizes[index : place + 1]
+
+
 class Number(NamedTuple):
     """One identifier found."""
 
@@ -92,30 +134,40 @@ class Number(NamedTuple):
 class _Before:
     """What stands before a number; each question is answered once for all windows that begin there."""
 
-    # No slots: `cached_property` keeps its answers in the instance's dictionary.
+    __slots__ = ("_amount", "_called", "_data", "_plus", "_said", "_start", "inner", "words")
 
-    def __init__(self, text: str, start: int, *, inner: bool) -> None:
+    def __init__(self, text: str, data: bytes, start: int, *, inner: bool) -> None:
         self.words = text[max(0, start - _WORDS) : start]
+        self._data, self._start = data, start
         self.inner = inner  # before it stand digits of the same run, so that neither a word nor a `+` calls it
         self._said: dict[str, bool] = {}
+        self._called: bool | None = None
+        self._plus: bool | None = None
+        self._amount: bool | None = None
 
     def says(self, kind: str) -> bool:
         """Say whether the words before call the number by this kind's name."""
         if self.inner:
             return False
+        if self._called is None:  # mostly no word of any kind stands there, and this look is much the cheapest
+            self._called = _WORD.search(self._data, max(0, self._start - _WORDS), self._start) is not None
+        if not self._called:
+            return False
         if kind not in self._said:
             self._said[kind] = _CONTEXT[kind].search(self.words) is not None
         return self._said[kind]
 
-    @cached_property
     def plus(self) -> bool:
-        """Whether a `+` that belongs to nothing else stands directly before."""
-        return not self.inner and _PLUS.search(self.words[-5:]) is not None
+        """Say whether a `+` that belongs to nothing else stands directly before."""
+        if self._plus is None:
+            self._plus = not self.inner and _PLUS.search(self.words[-5:]) is not None
+        return self._plus
 
-    @cached_property
     def amount(self) -> bool:
-        """Whether this continues an amount or a reference: `$`, `#`, `%`, or `1,` before it."""
-        return self.words[-1:] in ("$", "#", "%") or _AMOUNT.search(self.words[-3:]) is not None
+        """Say whether this continues an amount or a reference: `$`, `#`, `%`, or `1,` before it."""
+        if self._amount is None:
+            self._amount = self.words[-1:] in ("$", "#", "%") or _AMOUNT.search(self.words[-3:]) is not None
+        return self._amount
 
 
 def find(text: str, data: bytes, changed: str = "") -> Iterator[Number]:
@@ -127,12 +179,7 @@ def find(text: str, data: bytes, changed: str = "") -> Iterator[Number]:
     for match in _RUN.finditer(data):
         start, end = match.span()
         if not changed or changed in text[max(0, start - _WORDS) : end + _AFTER]:
-            yield from _in_run(text, _groups(text, start, end))
-
-
-def groups(text: str) -> int:
-    """Give how many groups of digits a text has."""
-    return sum(1 for _ in _GROUP.finditer(text))
+            yield from _in_run(text, data, _groups(text, start, end))
 
 
 def _groups(text: str, start: int, end: int) -> list[Group]:
@@ -144,46 +191,76 @@ def _groups(text: str, start: int, end: int) -> list[Group]:
     return found
 
 
-def _in_run(text: str, groups: list[Group]) -> Iterator[Number]:
+def _in_run(text: str, data: bytes, groups: list[Group]) -> Iterator[Number]:
+    run = _Run(text, data, groups)
     taken = 0
-    for index, first in enumerate(groups):
-        free = not text[first.start - 1 : first.start].isalnum() or first.start == 0
-        before = _Before(text, first.start, inner=index > 0)
-        window: list[Group] = []
+    for index in range(len(groups)):
+        lengths = validators.card_lengths(run.head(index))
+        any_kind = not index or _may_begin(run, index)
+        if not any_kind and not lengths:
+            continue
         phone: Number | None = None
-        digits = ""
-        for place in range(index, min(index + _LONGEST, len(groups))):  # every group has a digit
-            group = groups[place]
-            digits += group.digits
-            if len(digits) > _LONGEST:
-                break
-            window.append(group)
-            size = len(digits)
-            if size in _SPANISH:
-                yield from _spanish(text, window, digits)
-            if not free or size not in _SIZES or text[group.end : group.end + 1].isalnum():
-                continue
-            kind = _identifier(text, before, window, digits) if size in _CHECKED else None
-            if kind is not None:
-                yield Number(kind, first.start, group.end)
-                if kind in _CONTEXT and before.says(kind):
-                    continue  # it is called by its name, so that it is no telephone number of the same shape
-            if first.start >= taken and _phone(text, before, window, digits, groups[place + 1 : place + 2]):
-                phone = _with_prefix(text, first.start, group.end)
+        for number in _at(run, index, lengths, taken, any_kind=any_kind):
+            if number.kind == "phone":
+                phone = number  # the longest one, which comes last
+            else:
+                yield number
         if phone is not None:
             taken = phone.end
             yield phone
 
 
-def _identifier(text: str, before: _Before, window: list[Group], digits: str) -> str | None:
-    shape = tuple(len(group.digits) for group in window)
+def _at(run: _Run, index: int, lengths: tuple[int, ...], taken: int, *, any_kind: bool) -> Iterator[Number]:
+    """Return what begins at a group: cards of some lengths, or any kind; telephone numbers only behind `taken`."""
+    text, groups, start = run.text, run.groups, run.groups[index].start
+    free = not text[start - 1 : start].isalnum() or start == 0
+    before = _Before(text, run.data, start, inner=index > 0)
+    for place, digits, shape in run.windows(index, _SIZES if any_kind else lengths):
+        size, end, window = len(digits), groups[place].end, groups[index : place + 1]
+        if size in _SPANISH and shape in _SPANISH_SHAPES:
+            yield from _spanish(text, window, digits)
+        if not free or text[end : end + 1].isalnum():
+            continue
+        kind = None
+        if size in lengths or (size in _CHECKED and (not index or shape in _CHECKED_SHAPES)):
+            kind = _identifier(text, before, window, shape, digits)
+        if kind is not None:
+            yield Number(kind, start, end)
+            if kind in _CONTEXT and before.says(kind):
+                continue  # it is called by its name, so that it is no telephone number of the same shape
+        if not any_kind or start < taken or size > _LONGEST_PHONE or len(shape) > _MOST_GROUPS:
+            continue
+        if _phone(text, before, window, shape, digits, groups[place + 1 : place + 2]):
+            yield _with_prefix(text, start, end)
+
+
+def _may_begin(run: _Run, index: int) -> bool:
+    """Say whether something other than a card may begin at an inner group of a run.
+
+    No words and no `+` stand directly before an inner group, so that only its shape can tell. Most groups of a long
+    list or table end here, which is why such a text costs little.
+    """
+    text, groups, sizes, digits = run.text, run.groups, run.sizes, run.head(index)
+    size, start = sizes[index], groups[index].start
+    if size in _SPANISH or sizes[index : index + 3] in _INNER_SHAPES:
+        return True
+    if text[start - 1 : start] == "(" and groups[index + 1 : index + 2] and groups[index + 1].before[:1] == ")":
+        return True
+    if digits[0] != "0":
+        return False
+    if digits[:3] == "011" or (size > 2 and digits[1] == "0" and digits[2] != "0"):
+        return True
+    return digits[1:2] != "0" and sizes[index : index + 2] in _TRUNK_BEGINNINGS
+
+
+def _identifier(text: str, before: _Before, window: list[Group], shape: tuple[int, ...], digits: str) -> str | None:
     start, size = window[0].start, len(digits)
-    if size >= 13 and _card_shape(window, shape):
+    if size >= 13 and validators.luhn(digits) and _card_shape(window, shape):
         if validators.card(digits):
             return "card"
-        if validators.luhn(digits) and before.says("card"):
+        if before.says("card"):
             return "card"  # an issuer that the table does not know
-    if size == 15 and validators.luhn(digits) and (shape == (2, 6, 6, 1) or before.says("imei")):
+    if size == 15 and (shape == (2, 6, 6, 1) or before.says("imei")) and validators.luhn(digits):
         return "imei"
     if size == 9 and validators.us_ssn(digits):
         written = shape == (3, 2, 4) and window[1].before.strip(" \t\r\n") == window[2].before.strip(" \t\r\n")
@@ -214,8 +291,7 @@ def _spanish(text: str, window: list[Group], digits: str) -> Iterator[Number]:
     tail = _SPANISH_TAIL.match(text[end : end + 3])
     if tail is None:
         return
-    shape = tuple(len(group.digits) for group in window)
-    if shape not in _SPANISH_SHAPES or any(group.before not in (".", " ", "-") for group in window[1:]):
+    if any(group.before not in (".", " ", "-") for group in window[1:]):
         return  # the seconds of a time, say, "12.345678Z"
     if len(digits) == 8:
         lead = ""
@@ -247,19 +323,19 @@ def _nanp(digits: str) -> bool:
     return area[0] > "1" and exchange[0] > "1" and area[1:] != "11" and exchange[1:] != "11"
 
 
-def _phone(text: str, before: _Before, window: list[Group], digits: str, rest: list[Group]) -> bool:
-    if not 7 <= len(digits) <= 17 or len(window) > 8:
-        return False
+def _phone(
+    text: str, before: _Before, window: list[Group], shape: tuple[int, ...], digits: str, rest: list[Group]
+) -> bool:
     if before.inner and digits[0] != "0" and (len(window) == 1 or window[0].before in [g.before for g in window[1:]]):
         return False  # the middle of a longer list of numbers, as `_national` would find out at length
-    start, shape = window[0].start, tuple(len(group.digits) for group in window)
-    if before.plus:
+    start = window[0].start
+    if before.plus():
         return _international(window, digits)
     if digits.startswith("00") and len(window[0].digits) > 2 and digits[2] != "0":
         return _international(window, digits[2:])
     if digits.startswith("011") and len(digits) > 11:
         return _international(window, digits[3:])
-    if before.amount or _DATE.match(text, start):
+    if before.amount() or _DATE.match(text, start):
         return False
     if before.says("phone") and 7 <= len(digits) <= 13:
         spaced = all("\n" not in group.before for group in window[1:])

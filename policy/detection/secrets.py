@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import string
 from typing import Any
 
+import re2
+
 from policy.detection import validators
-from policy.detection.finder import Check, Finder, Span, alone, before, finder
+from policy.detection.finder import Check, Finder, Span, alone, before, finder, next_character
 
 _WRAP = r"(?:\\?\r?\n[ \t>|]{0,8})?"
 """A token may be broken by the end of a line, with the quoting or the backslash that editors and mails add."""
@@ -43,6 +46,17 @@ def _token(least: int, bits: float = 2.8) -> Check:
     return check
 
 
+_HEXADECIMAL = re.compile(r"(?i)[0-9a-f]+$")
+
+
+def _aws_key(text: str, match: Any) -> Span | None:
+    """Check an id of a key, in capitals or made small as a whole: a hash or a piece of base64 may begin like one."""
+    value = _compact(text[slice(*match.span(1))])
+    if _HEXADECIMAL.match(value) or not (value.isupper() or value.islower()):
+        return None
+    return _token(16)(text, match)
+
+
 def _foreign(text: str, match: Any) -> Span | None:
     """Check a token of a maker that nobody listed: a short word, then capitals, small letters and digits in disorder.
 
@@ -73,15 +87,24 @@ def _segmented(text: str, match: Any) -> Span | None:
     return start, _continued(text, end)
 
 
+_KEY_SIZE = 20_000
+"""Characters behind its first line in which a key ends."""
+
+# The next beginning stops the search for an end, so that many beginnings without one cost no more than one of them.
+_KEY_EDGE = re2.compile(
+    rb"(?i)(-----END[A-Z0-9 ]{0,40}-----|Private-MAC:[^\n]*)|-----BEGIN[A-Z0-9 ]{0,40}PRIVATE|PuTTY-User-Key-File-\d"
+)
+_KEY_BODY = re.compile(r"(?:[\s\\nr]|[A-Za-z0-9+/=]{16,}|[A-Za-z-]+: [^\n]*\n)*")
+_NOWHERE = (-1, -1)
+
+
 def _private_key(text: str, match: Any) -> Span:
     """Take the whole block; where its end is missing, all that still looks like its body."""
     start, end = match.span()
-    closing = re.compile(r"-----END[A-Z0-9 ]{0,40}-----|Private-MAC:[^\n]*", re.IGNORECASE).search(
-        text, end, end + 20_000
-    )
-    if closing is not None:
-        return start, closing.end()
-    body = re.compile(r"(?:[\s\\nr]|[A-Za-z0-9+/=]{16,}|[A-Za-z-]+: [^\n]*\n)*").match(text, end, end + 20_000)
+    edge = _KEY_EDGE.search(match.string, end, end + _KEY_SIZE)
+    if edge is not None and edge.span(1) != _NOWHERE:
+        return start, edge.end()
+    body = _KEY_BODY.match(text, end, end + _KEY_SIZE)
     return start, max(end, body.end()) if body else end
 
 
@@ -114,7 +137,23 @@ def _basic(text: str, match: Any) -> Span | None:
 
 def _url_password(text: str, match: Any) -> Span | None:
     start, end = match.span(1)
+    value = text[start:end]
+    return None if _dummy(value) or _PORT.match(value) else (start, end)
+
+
+_PORT = re.compile(r"\d{1,5}[?#]")
+
+
+def _option(text: str, match: Any) -> Span | None:
+    """Check what a command's option gives as a password."""
+    start, end = next(span for group in (1, 2, 3) if (span := match.span(group)) != _NOWHERE)
     return None if _dummy(text[start:end]) else (start, end)
+
+
+def _signature(text: str, match: Any) -> Span | None:
+    """Check the signature of a link, which lets anybody who has the link in."""
+    start, end = match.span(1)
+    return (start, end) if validators.random_looking(text[start:end], least=16) else None
 
 
 _DUMMY = re.compile(
@@ -144,23 +183,30 @@ _STRONG = (
 _SHORT = r"\bpass\b|\bpw\b"
 """Words that are a password's name only where a value is assigned to them."""
 
+_IN_QUOTES = r"\"((?:\\\\|\\\"|[^\"\r\n]){4,200})\"|'((?:\\\\|\\'|[^'\r\n]){4,200})'|`([^`\r\n]{4,200})`"
+_VALUE = r"(?:" + _IN_QUOTES + r"|([^\s\"'`<>]{4,200}))"
+
 _ASSIGNMENT = (
     r"(?i)(" + _STRONG + "|" + _SHORT + r")s?[a-z0-9_-]{0,24}(?:[\"'`*]{1,2}\]?)?"
     r"(?:\s(?:for|to|of|on)\s[a-z0-9 '._-]{1,40}?)?"
-    r"(\s{0,3}(?:=>|->|:=|={1,3}|:|>|\sis:?\s|\swas:?\s|\sist:?\s|\slautet:?\s|'s\s|\ses:?\s|\sest:?\s)\s{0,3}[*@]{0,2})"
-    r"(?:\"([^\"\r\n]{4,200})\"|'([^'\r\n]{4,200})'|`([^`\r\n]{4,200})`|([^\s\"'`<>]{4,200}))"
+    r"(\s{0,3}(?:=>|->|:=|={1,3}|:|>|\sis:?\s|\swas:?\s|\sist:?\s|\slautet:?\s|'s\s|\ses:?\s|\sest:?\s"
+    r"|\||</t[dh]>\s{0,8}<td[^<>]{0,40}>)\s{0,3}[*@]{0,2}|\s{0,2}[:=][ \t]{0,3}\r?\n[ \t]{0,32})" + _VALUE
 )
 _FLAG = (
     r"(?i)--[a-z0-9-]{0,24}(token|key|secret|passw(?:or)?d|pass|pwd)( {1,2})"
-    r"(?:\"([^\"\r\n]{4,200})\"|'([^'\r\n]{4,200})'|`([^`\r\n]{4,200})`|([^\s\"'`<>-][^\s\"'`<>]{3,200}))"
+    r"(?:" + _IN_QUOTES + r"|([^\s\"'`<>-][^\s\"'`<>]{3,200}))"
 )
 """An option of a command, `--token ...`."""
 
-_QUOTED = (
-    r"(?i)(" + _STRONG + r")s?[a-z0-9_-]{0,24}(\s{0,2})"
-    r"(?:\"([^\"\r\n]{4,200})\"|'([^'\r\n]{4,200})'|`([^`\r\n]{4,200})`)"
+_QUOTED = r"(?i)(" + _STRONG + r")s?[a-z0-9_-]{0,24}(\s{1,2})(?:" + _IN_QUOTES + r")"
+"""The form without a delimiter, `private_key "..."`; a quote directly behind the name is the end of a quoted name."""
+
+_NAMED = (
+    r"(?i)(" + _STRONG + r")s?[a-z0-9_.-]{0,24}[\"']{0,2}[\s,;]{1,24}"
+    r"(?:[a-z-]{1,16}=[\"'][^\"'<>]{0,40}[\"']\s{1,8}){0,3}"
+    r"[\"']{0,2}value[\"']{0,2}(\s{0,3}[:=]\s{0,3})" + _VALUE
 )
-"""The form without a delimiter, `private_key "..."`."""
+"""Name and value as two members or attributes, `{"name": "DB_PASSWORD", "value": "..."}`."""
 
 _PASSWORDS = re.compile(r"(?i)pass|\bpw$|pwd|contrasena|kennwort|senha|parola|wachtwoord")
 
@@ -169,21 +215,27 @@ _SYMBOLS = 4
 """Different symbols that make a value without digits look generated."""
 
 
+_ORDINARY = frozenset("-_./,: " + string.ascii_letters + string.digits)
+_NEXT_PARAMETER = re.compile(r"[;&](?=\w+=)")
+_VALUES = (3, 4, 5, 6)
+"""The groups of `_ASSIGNMENT` that hold a value, one for each kind of quote."""
+
 _UNQUOTED = 6
-"""The group of `_ASSIGNMENT` that holds a value without quotes."""
+"""The one of them without quotes."""
 
 
 def _assignment(text: str, match: Any) -> Span | None:
     word, delimiter = match.group(1).decode(), match.group(2).decode()
-    which = next(group for group in (3, 4, 5, 6) if match.group(group) is not None)
-    start, end = match.span(which)
+    which, (start, end) = next((group, span) for group in _VALUES if (span := match.span(group)) != _NOWHERE)
     value = _PLACEHOLDER.split(text[start:end], maxsplit=1)[0]
     if delimiter.strip() == ">" and text[end : end + 2] != "</":
         return None  # a comparison, not an element
     if word.lower() in ("pass", "pw") and (value.isdigit() or delimiter.strip()[-1:] not in (":", "=", ">")):
         return None  # how many passed, or who passes what
+    if which == _UNQUOTED and not _stands_apart(value, delimiter):
+        return None
     if which == _UNQUOTED:
-        value = re.split(r"[;&](?=\w+=)|[,)\]}]+$", value)[0].rstrip(".,;:)]}")
+        value = _NEXT_PARAMETER.split(value, maxsplit=1)[0].rstrip(".,;:)]}")
     if not value or _dummy(value) or _PLACEHOLDER.match(value):
         return None
     found = start, start + len(value)
@@ -192,11 +244,18 @@ def _assignment(text: str, match: Any) -> Span | None:
     if _PASSWORDS.search(word):
         return found if _password(value, quoted=which != _UNQUOTED, assigned="=" in delimiter) else None
     least = 8 if word.lower() == "secret" else 12
-    symbols = {character for character in value if not character.isalnum() and character not in "-_./,: "}
+    symbols = set(value).difference(_ORDINARY)
     generated = validators.random_looking(value, least=least, bits=2.7) or (
         len(value) >= least and len(symbols) >= _SYMBOLS
     )
     return (start, _continued(text, found[1])) if generated and " " not in value else None
+
+
+def _stands_apart(value: str, delimiter: str) -> bool:
+    """Say whether an unquoted value in the next cell or on the next line is more than a word that happens to follow."""
+    if "|" not in delimiter and "\n" not in delimiter and "</" not in delimiter:
+        return True
+    return validators.random_looking(value, least=_WORD_LENGTH, bits=2.0) and value[-1:] != ":"
 
 
 _WORD_LENGTH = 6
@@ -220,6 +279,9 @@ def _prefixed(kind: str, prefix: str, body: str, size: int, check: Check | None 
 
 _WORD = "[A-Za-z0-9_-]"
 
+_AWS = "(?i:AKIA|ASIA|AROA|AIDA|ABIA|ACCA)"
+"""How ids of keys, roles and users begin."""
+
 _MAKERS = (
     "AGE-SECRET-KEY-1|NRAK-|PMAK-|atlasv1[.]|do[opr]_v1_|dapi[0-9a-f]|dckr_pat_|dp[.]pt[.]|figd_|fly?o1_|gl(?:c|sa)_|hv[sbr][.]"
     "|lin_api_|ntn_|pul-|rdme_|sbp_|sntry[su]_|shp(?:at|ca|pa|ss)_|shippo_|sq0(?:atp|csp)-|tskey-|xkeysib-|r8_|EAA[A-Z]"
@@ -239,13 +301,7 @@ SECRETS: tuple[Finder, ...] = (
         rf"(eyJ(?:{_WRAP}{_WORD})+\.(?:{_WRAP}{_WORD})+\.(?:{_WRAP}{_WORD}){{16}}{_WORD}*)",
         _jwt,
     ),
-    _prefixed(
-        "aws_key",
-        "(?i:AKIA|ASIA|AROA|AIDA|ABIA|ACCA)",
-        "[A-Za-z0-9]",
-        16,
-        trigger="(?i:AKIA|ASIA|AROA|AIDA|ABIA|ACCA)[A-Za-z0-9]{3}",
-    ),
+    _prefixed("aws_key", _AWS, "[A-Za-z0-9]", 16, _aws_key, trigger=f"{_AWS}[A-Za-z0-9]{{3}}"),
     _prefixed("github_token", "(?i:gh[pousr]_)", "[A-Za-z0-9]", 30),
     _prefixed("github_token", "(?i:github_pat_)", "[A-Za-z0-9_]", 22),
     # Not within a word, where the check would refuse it: "task-7" and "desk-3" are in every other text.
@@ -301,12 +357,37 @@ SECRETS: tuple[Finder, ...] = (
     finder("authorization", r"(?i)basic\s", r"(?i)basic\s{1,3}([A-Za-z0-9+/]{8,400}={0,2})", _basic),
     finder(
         "url_password",
-        r"://[^\s/@:]{0,64}:[^\s/@]{2}",
-        r"://[^\s/@:]{0,64}:([^\s/@]{3,128})@[A-Za-z0-9\[]",
+        r"://[^\s/:?#]{0,128}:[^\s/]{2}",
+        # To the last `@` before a `/`, `?`, `#` or blank; else to the first one, for passwords with `?` or `#` in them.
+        r"://[^\s/:?#]{0,128}:([^\s/?#]{3,128}|[^\s/@]{3,128})@[A-Za-z0-9\[]",
         _url_password,
     ),
-    finder("assignment", r"(?i)--[a-z0-9-]{0,24}(?:token|key|secret|pass|pwd)", _FLAG, _assignment, overlapping=True),
-    finder("assignment", "(?i)" + _STRONG + r"|\bp(?:ass|w)\s?[:=]", _ASSIGNMENT, _assignment, overlapping=True),
-    finder("assignment", "(?i)" + _STRONG, _QUOTED, _assignment, overlapping=True),
+    finder(
+        "assignment", r"(?i)--[a-z0-9-]{0,24}(?:token|key|secret|pass|pwd)", _FLAG, _assignment, resume=next_character
+    ),
+    finder(
+        "assignment",
+        r"(?i)\bvalue[\"']{0,2}\s{0,3}[:=]",
+        _NAMED,
+        _assignment,
+        resume=next_character,
+    ),
+    finder(
+        "assignment",
+        r"(?i:\bmysql|\bmariadb|\bsshpass\s|\bredis-cli\s|\bdocker\slogin\s)",
+        r"(?:(?i:\bmysql|\bmariadb)[a-z-]{0,12}\s(?:[^\r\n|;]{0,200}?\s)?-p"
+        r"|(?i:\bsshpass\s)(?:[^\r\n|;]{0,40}?\s)?-p\s?|\bredis-cli\s(?:[^\r\n|;]{0,200}?\s)?-a\s"
+        r"|\bdocker\slogin\s(?:[^\r\n|;]{0,200}?\s)?-p\s)"
+        r"(?:\"([^\"\r\n]{4,128})\"|'([^'\r\n]{4,128})'|([^\s\"'|;&]{4,128}))",
+        _option,
+    ),
+    finder(
+        "url_password",
+        r"(?i)[?&;](?:sig|signature|x-(?:amz|goog)-signature)=[A-Za-z0-9%+/_-]{8}",
+        r"(?i)[?&;](?:sig|signature|x-(?:amz|goog)-signature)=([A-Za-z0-9%+/=_-]{16,})",
+        _signature,
+    ),
+    finder("assignment", "(?i)" + _STRONG + r"|\bp(?:ass|w)\s?[:=]", _ASSIGNMENT, _assignment, resume=next_character),
+    finder("assignment", "(?i)" + _STRONG, _QUOTED, _assignment, resume=next_character),
 )
 """The finders of this module; several may share a kind."""

@@ -7,7 +7,9 @@ import base64
 import binascii
 import ipaddress
 import math
+import re
 from collections import Counter
+from functools import lru_cache
 
 import orjson
 
@@ -21,23 +23,26 @@ _IBAN_LENGTHS = {
         "SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20 YE30"
     )
 }
-_DOUBLED = {str(digit): sum(divmod(2 * digit, 10)) for digit in range(10)}
+_PLAIN = bytes.maketrans(b"0123456789", bytes(range(10)))
+_DOUBLED = bytes.maketrans(b"0123456789", bytes(sum(divmod(2 * digit, 10)) for digit in range(10)))
 _DNI_LETTERS = "TRWAGMYFPDXBNJZSQVHLCKE"
 _NIE_FIRST = {"X": "0", "Y": "1", "Z": "2"}
 
 
 def luhn(digits: str) -> bool:
     """Check the Luhn sum (cards, IMEI); `digits` holds ASCII digits only."""
-    return (sum(map(int, digits[::-2])) + sum(map(_DOUBLED.__getitem__, digits[-2::-2]))) % 10 == 0
+    data = digits.encode()
+    return (sum(data[::-2].translate(_PLAIN)) + sum(data[-2::-2].translate(_DOUBLED))) % 10 == 0
 
 
 def card(digits: str) -> bool:
     """Check a payment card number: a known issuer range, that issuer's length, and the Luhn sum."""
-    return len(digits) in _card_lengths(digits) and luhn(digits) and len(set(digits)) > 1
+    return len(digits) in card_lengths(digits[:4]) and luhn(digits) and len(set(digits)) > 1
 
 
-def _card_lengths(digits: str) -> tuple[int, ...]:
-    """Give the lengths that the issuer of a number uses (none for an unknown issuer)."""
+@lru_cache(maxsize=12_000)
+def card_lengths(digits: str) -> tuple[int, ...]:
+    """Return the lengths that the issuer of numbers with these first digits uses (none for an unknown issuer)."""
     two, three, four = int(digits[:2] or 0), int(digits[:3] or 0), int(digits[:4] or 0)
     if digits.startswith("4"):
         return 13, 16, 19  # Visa
@@ -121,11 +126,15 @@ def entropy(value: str) -> float:
     return -sum(count / size * math.log2(count / size) for count in Counter(value).values()) if size else 0.0
 
 
+_DIGIT = re.compile(r"[0-9]")
+_LETTER = re.compile(r"[A-Za-z]")
+
+
 def random_looking(value: str, *, least: int, bits: float = 3.0) -> bool:
-    """Say whether a value looks generated: long enough, letters and digits both, and enough entropy."""
+    """Say whether an ASCII text looks generated: long enough, letters and digits both, and enough entropy."""
     return (
         len(value) >= least
-        and any(character.isdigit() for character in value)
-        and any(character.isalpha() for character in value)
+        and _DIGIT.search(value) is not None
+        and _LETTER.search(value) is not None
         and entropy(value) >= bits
     )

@@ -49,8 +49,17 @@ class Classified(NamedTuple):
     """The parts (`RuntimeRequest.parts`)."""
 
 
+def whole_text(request: RuntimeRequest) -> str:
+    """Return what is scanned of a request: its ids and its parts together, as one pass over the whole is what costs."""
+    return _GLUE.join([request.ids(), *request.parts()])
+
+
 def classify(
-    request: RuntimeRequest, labels: Labels, scanner: Scanner, names: Sequence[Sequence[Finding]] | str | None = None
+    request: RuntimeRequest,
+    labels: Labels,
+    scanner: Scanner,
+    names: Sequence[Sequence[Finding]] | str | None = None,
+    scanned: ScanResult | None = None,
 ) -> Classified:
     """Give the higher of the declared class and what the texts are found to hold.
 
@@ -62,21 +71,20 @@ def classify(
         scanner: finds what can be told from letters alone.
         names: what the detector of names found in each part; None where it was not asked, and the word that says why
             where it could not answer.
+        scanned: what `scanner` found in `whole_text`, where it was asked before.
 
     Raises:
         RecordError: code `credential_in_id`; an id that evidence would repeat holds a credential.
     """
     parts = request.parts()
-    # Ids are looked at together with the texts: one pass over the whole is what costs.
-    texts = [request.ids(), *parts]
-    result = scanner.scan_closed(_GLUE.join(texts))
+    result = scanned or scanner.scan_closed(whole_text(request))
     if result.failed:
         return _closed(request, labels, FAILED, parts)
     if isinstance(names, str):
         return _closed(request, labels, names, parts)
     found: list[Sequence[Finding]] = [()] * len(parts)
     if result.findings:
-        in_ids, *rest = by_part(texts, result.findings)
+        in_ids, *rest = by_part([request.ids(), *parts], result.findings)
         found = list(rest)
         if any(finding.category == "secret" for finding in in_ids):
             raise RecordError("credential_in_id", "an id of the request holds a credential: send an id in its place")

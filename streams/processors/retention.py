@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from evidence.records import Retained
+from policy.detection.detectors import ScanResult
 from policy.redaction import filter_text
 from policy.retention import AnswerLike
-from streams.processors.classification import Scanner
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +25,22 @@ class Kept:
     """Whether nothing of it may be kept."""
 
 
-def keep(text: str, rule: AnswerLike, scanner: Scanner) -> Kept:
+FAILED: Final = "detector_failed"
+"""Stands among what was removed of an answer that could not be looked at."""
+
+
+def keep(text: str, rule: AnswerLike, result: ScanResult) -> Kept:
     """Apply a rule to an answer; credentials are masked whatever the rule says.
 
     Detectors that fail close the way: nothing is kept of an answer that could not be looked at.
+
+    Args:
+        text: the answer.
+        rule: what may not be kept of it.
+        result: what was found in it.
     """
-    result = scanner.scan_closed(text)
     if result.failed:
-        return Kept("", Retained(action="refuse", removed=("detector_failed",)), withheld=True)
+        return Kept("", Retained(action="refuse", removed=(FAILED,)), withheld=True)
     forbidden = tuple(finding for finding in result.findings if finding.category in {*rule.forbid, "secret"})
     if not forbidden:
         return Kept(text, Retained(action="keep"), withheld=False)

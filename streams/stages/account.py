@@ -33,6 +33,7 @@ from inference.errors import Ambiguous, BackendError, Malformed, NotSent, Reject
 from inference.routes import RouteConfig
 from inference.rulebook import Rulebook, Shelf
 from policy.contract import Waybill
+from policy.detection.detectors import ScanResult
 from policy.retention import AnswerRule
 from policy.vault.erased import Erased
 from policy.vault.sealing import Vault
@@ -364,13 +365,14 @@ class Account:
         self._attempted(call, ref, error.code, usage)
         return failure
 
-    def completed(self, call: Call, completion: Completion, rule: AnswerRule) -> Answer:
+    def completed(self, call: Call, completion: Completion, rule: AnswerRule, scanned: ScanResult) -> Answer:
         """Filter an answer in memory and say what came; only what may be kept is ever in a record.
 
         Args:
             call: the call that it answers.
             completion: what came.
             rule: what may not be kept of it.
+            scanned: what was found in its text.
         """
         route = call.route
         self._crossed |= call.hosted
@@ -382,7 +384,7 @@ class Account:
             region=route.region,
         )
         usage = _priced(route, completion.tokens)
-        kept = keep(completion.text, rule, self._kitchen.scanner)
+        kept = keep(completion.text, rule, scanned)
         encoded, first, now = kept.text.encode(), completion.first_chunk_s, self._kitchen.clock()
         self._scribe.say(
             EventType.MODEL_COMPLETED,

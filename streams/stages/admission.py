@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from time import perf_counter
@@ -20,8 +21,9 @@ from policy.detection.names import Names as NamesFinder
 from streams.errors import kind_and_place
 from streams.kafka import KafkaSettings
 from streams.metrics import Metrics
-from streams.processors.classification import NAMES_FAILED
+from streams.processors.classification import NAMES_FAILED, whole_text
 from streams.readable import failure_of
+from streams.scanning import Pace, scan_all
 from streams.stages.admit import Asked, Incoming, Names, Read, Rules, admit_all, read_request, refuse
 from streams.stages.admitted import Admitted
 from streams.stages.lanes import LaneStage
@@ -114,11 +116,10 @@ class AdmissionLane:
         records = found.get(self._partition, ())
         if not records:
             return
-        batch, results = Batch(), list[Admitted]()
+        batch, results, pace = Batch(), list[Admitted](), Pace()
         asked = await self._look(records)
         for start in range(0, len(asked), _CHUNK):
-            if start:
-                await asyncio.sleep(0)
+            await pace.pause()
             now = self._clock()
             results += admit_all(asked[start : start + _CHUNK], self._rules, now, partial(self._fault, now))
         for admitted in results:
@@ -129,21 +130,21 @@ class AdmissionLane:
         self._count(records, results, perf_counter() - began)
 
     async def _look(self, records: Sequence[Any]) -> list[Asked]:
-        """Have names looked for in those records that want it, all at once: it takes a model in another process."""
-        asked = [Asked(_incoming(record)) for record in records]
-        if not self._rules.shelf.current.labels.config.names.purposes:
-            return asked
+        """Read records and find out what their texts hold, without keeping the event loop from others.
+
+        Names are looked for where they are wanted, for all records at once: it takes a model in another process.
+        """
+        asked, pace = [Asked(_incoming(record)) for record in records], Pace()
         read: dict[int, Read] = {}
         for place, one in enumerate(asked):
-            try:
-                found = read_request(one.record, self._rules, self._clock())
-            except Exception:  # noqa: BLE001, S112 - `admit_all` meets it again, and tells it
-                continue
-            if found.book.labels.wants_names(found.request.purpose):
-                read[place] = found
-        names = await asyncio.gather(*(self._find(found) for found in read.values()))
-        for (place, found), name in zip(read.items(), names, strict=True):
-            asked[place] = Asked(asked[place].record, found, name)
+            await pace.pause()
+            with suppress(Exception):  # `admit_all` meets it again, and tells it
+                read[place] = read_request(one.record, self._rules, self._clock())
+        scanned = await scan_all(self._rules.scanner, [whole_text(found.request) for found in read.values()])
+        wanted = [found for found in read.values() if found.book.labels.wants_names(found.request.purpose)]
+        names = dict(zip(map(id, wanted), await asyncio.gather(*map(self._find, wanted)), strict=True))
+        for (place, found), result in zip(read.items(), scanned, strict=True):
+            asked[place] = Asked(asked[place].record, found, names.get(id(found)), result)
         return asked
 
     async def _find(self, read: Read) -> Names:

@@ -12,7 +12,7 @@ from evidence.errors import RecordError
 from evidence.moments import log_moment
 from evidence.records import EventType, Failure, Outcome, Position, Stage
 from inference.rulebook import Rulebook, Shelf
-from policy.detection.detectors import Finding
+from policy.detection.detectors import Finding, ScanResult
 from policy.identity.verify import Principal, Verifier, establish
 from policy.vault.erased import Erased
 from streams import envelope
@@ -134,6 +134,8 @@ class Asked(NamedTuple):
     """What `read_request` gave for it, where that was asked before."""
     names: Names = None
     """What the detector of names found."""
+    scanned: ScanResult | None = None
+    """What was found in its whole text, where that was looked for before."""
 
 
 def _raise(record: Incoming, error: Exception) -> Admitted:
@@ -166,7 +168,9 @@ def admit_all(
     """
     read = _each(lambda one: one.read or read_request(one.record, rules, now), asked)
     classified = _each(
-        lambda found, one: classify(found.request, found.book.labels, rules.scanner, one.names), read, asked
+        lambda found, one: classify(found.request, found.book.labels, rules.scanner, one.names, one.scanned),
+        read,
+        asked,
     )
     admissions = _each(
         lambda known, one, found: _admission(one.record, rules, now, found, known), classified, asked, read

@@ -32,7 +32,7 @@ from policy.view import ALWAYS, Redactor
 from streams import envelope
 from streams.memory import Memory
 from streams.processors.cases import Case, Wish
-from streams.processors.classification import Classified
+from streams.processors.classification import OK, Classified
 from streams.processors.routing import Decision, decision_id, policy_ref, redactions
 from streams.processors.settled import Settled, settle
 from streams.request import RuntimeRequest
@@ -379,6 +379,8 @@ class Admission:
 
     def _deny(self, policy: Any) -> Admitted:
         told = "policy allows no route: " + ", ".join(policy.reasons[1:])
+        if self.classified.classification.detector != OK:
+            told = f"the detectors could not finish, so that the data counts as the highest class; {told}"
         failure = Failure(code="denied", message=told[:2000])
         ended = self.scribe.say(
             EventType.REQUEST_ENDED,

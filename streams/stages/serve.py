@@ -24,7 +24,9 @@ from policy.vault.keys import KeyDestroyed, VaultError
 from streams.errors import kind_and_place
 from streams.ledger import Finding, Standing
 from streams.processors.cases import allowed_tokens
+from streams.processors.retention import FAILED
 from streams.processors.routing import still_allowed
+from streams.scanning import scan
 from streams.stages.account import Account, Answer, Call, Kitchen, Served
 from streams.stages.opening import BadWorkError, Opened, answer_rule, assemble, before_sending, kept, open_work
 from streams.transactions import Outgoing
@@ -46,6 +48,9 @@ _DUPLICATE: Final = Failure(
 )
 _LATE: Final = Failure(code="expired_deadline", message="the deadline passed before a model answered")
 _WITHHELD: Final = Failure(code="withheld", message="the answer held what retention forbids; nothing of it was kept")
+_UNREAD: Final = Failure(
+    code="withheld", message="the detectors could not finish on the answer, so that nothing of it was kept"
+)
 _TOO_LARGE: Final = Failure(
     code="answer_too_large", message="the answer is larger than a response may be; nothing of it was kept"
 )
@@ -266,7 +271,8 @@ class Serving:
             )
             call.seconds = perf_counter() - began
             kitchen.metrics.stage_seconds.labels("model").observe(call.seconds)
-            return account.completed(call, completion, answer_rule(self._work, route, self._book))
+            scanned = await scan(kitchen.scanner, completion.text)
+            return account.completed(call, completion, answer_rule(self._work, route, self._book), scanned)
         except BackendError as error:
             call.seconds = perf_counter() - began
             account.failed(call, error)
@@ -282,7 +288,8 @@ class Serving:
 
     async def _answered(self, answer: Answer) -> Served:
         if answer.kept.withheld:
-            return self._account.end(Outcome.WITHHELD, answer=answer, failure=_WITHHELD)
+            unread = FAILED in answer.kept.retained.removed
+            return self._account.end(Outcome.WITHHELD, answer=answer, failure=_UNREAD if unread else _WITHHELD)
         if len(answer.kept.text) > MAX_ANSWER_CHARS:
             return self._account.end(Outcome.FAILED, failure=_TOO_LARGE)
         outcome = Outcome.REFUSED if answer.completion.refused else Outcome.COMPLETED

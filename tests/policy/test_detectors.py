@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import json
 import time
+import unicodedata
+from hashlib import sha256
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from hypothesis import example, given, settings
@@ -123,7 +126,7 @@ def test_folding_keeps_the_way_back(text):
     places = [back.span(index, index + 1) for index in range(len(folded))]
     assert all(0 <= start < end <= len(text) for start, end in places)
     assert places == sorted(places)
-    if text.isascii():
+    if text.isascii() and not any(unicodedata.category(character) == "Cc" for character in text):
         assert folded == text
         assert back.span(2, 5) == (2, 5)
 
@@ -263,9 +266,21 @@ def test_an_address_ends_with_its_sentence(text, found):
     assert [text[finding.start : finding.end] for finding in DETECTORS.scan(text)] == found
 
 
-def test_a_text_full_of_numbers_is_not_looked_at_for_seconds():
-    """More groups of digits than can be looked at in time fail closed; what is below that is looked at as ever."""
-    with pytest.raises(DetectionError, match="groups of digits"):
-        DETECTORS.scan(" ".join(f"10.0.{place % 250}.{place % 200}" for place in range(1000)))
-    few = " ".join(f"10.0.{place % 250}.{place % 200}" for place in range(100))
-    assert len(DETECTORS.scan(few)) > 90
+@pytest.mark.parametrize(
+    "text",
+    [
+        "".join(f"2026-11-29 08:{n // 60:02}:{n % 60:02},001 INFO app: step {n} done\n" for n in range(3_000)),
+        "".join(f"{sha256(bytes([n % 256, n // 256])).hexdigest()}\n" for n in range(1_500)),
+        "".join(f"{UUID(int=n * 2**97 // 7 % 2**128)}\n" for n in range(4_000)),
+        "".join(f"2026-01-{n % 28 + 1:02};{n};{n / 10}\n" for n in range(2_000)),
+        "".join(f"10.0.{n % 250}.{n % 200} - {n}\n" for n in range(3_000)),
+    ],
+    ids=["log", "hashes", "uuids", "csv", "addresses"],
+)
+def test_an_ordinary_log_or_list_is_looked_at_however_many_numbers_it_has(text):
+    """Thousands of groups of digits in logs, hashes, UUIDs and tables are no failure, and a card between is found."""
+    assert not DETECTORS.scan_closed(text).failed
+    half = text.index("\n", len(text) // 2)
+    planted = f"{text[:half]}\ncard 4111 1111 1111 1111{text[half:]}"
+    cards = [finding for finding in DETECTORS.scan(planted) if finding.kind == "card"]
+    assert any(finding.start <= half + 6 and finding.end >= half + 25 for finding in cards)

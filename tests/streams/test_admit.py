@@ -215,6 +215,7 @@ def test_what_no_route_allows_is_denied_with_its_reasons(changed):
     Response.model_validate_json(orjson.dumps(response))
     assert response["outcome"] == "denied"
     assert response["receipt"]["policy"]["reasons"] == ["no_route", "hosted-general:class", "local-small:class"]
+    assert response["failure"]["message"].startswith("the detectors could not finish") is bool(changed)
     assert response["receipt"]["leftTheSite"] is False
     assert CARD.encode() not in all_bytes(admitted.records)
 

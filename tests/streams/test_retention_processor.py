@@ -28,21 +28,22 @@ TOKEN = "ghp_" + "a1B2c3D4e5" * 3 + "f6G7h8"
 )
 def test_the_table_of_rules(forbid, action, text, removed, withheld):
     """A rule takes out what it forbids, leaves the rest, and names the kinds that it took."""
-    kept = keep(TEXT, AnswerConfig(forbid=forbid, action=action), SCANNER)
+    kept = keep(TEXT, AnswerConfig(forbid=forbid, action=action), SCANNER.scan_closed(TEXT))
     assert (kept.text, kept.retained.removed, kept.withheld) == (text, removed, withheld)
     assert kept.retained.action == (action if removed else "keep")
 
 
 def test_a_credential_is_taken_out_whatever_the_rule_says():
     """A rule that forbids nothing leaves personal data and still masks a credential."""
-    kept = keep(f"{MAIL} uses {TOKEN}.", AnswerConfig(), SCANNER)
+    text = f"{MAIL} uses {TOKEN}."
+    kept = keep(text, AnswerConfig(), SCANNER.scan_closed(text))
     assert (kept.text, kept.retained.removed) == (f"{MAIL} uses [GITHUB].", ("github_token",))
 
 
 @pytest.mark.parametrize("rule", [AnswerConfig(forbid=("secret",)), AnswerConfig()])
 def test_an_answer_that_cannot_be_looked_at_is_withheld(rule):
     """Where detectors fail nothing is kept, whatever the rule: a credential may be in it."""
-    kept = keep(TEXT, rule, Broken())
+    kept = keep(TEXT, rule, Broken().scan_closed(TEXT))
     assert (kept.text, kept.withheld, kept.retained.removed) == ("", True, ("detector_failed",))
 
 
@@ -54,5 +55,6 @@ def test_an_answer_that_cannot_be_looked_at_is_withheld(rule):
 )
 def test_a_planted_secret_never_gets_through(before, after, action, forbid):
     """Wherever a token stands in an answer, and whatever the rule forbids, what is kept does not hold it."""
-    kept = keep(f"{before} {TOKEN} {after}", AnswerConfig(forbid=forbid, action=action), SCANNER)
+    text = f"{before} {TOKEN} {after}"
+    kept = keep(text, AnswerConfig(forbid=forbid, action=action), SCANNER.scan_closed(text))
     assert TOKEN not in kept.text

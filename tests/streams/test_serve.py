@@ -164,8 +164,9 @@ async def test_what_retention_forbids_is_in_no_record(action, outcome):
 
 
 async def test_an_answer_that_cannot_be_scanned_is_withheld():
-    """Broken detectors keep an answer back; its cost is told all the same."""
+    """Broken detectors keep an answer back, and the response says so; its cost is told all the same."""
     rig = await served(Rig(hosted=[answer(MARK)], scanner=Broken()))
+    assert "detectors could not finish" in rig.response["failure"]["message"]
     assert (rig.response["outcome"], rig.response["receipt"]["costUsd"] > 0) == ("withheld", True)
     assert MARK.encode() not in all_bytes(rig.written)
 

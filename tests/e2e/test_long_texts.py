@@ -1,0 +1,52 @@
+"""A worker that is sent texts made to be much work: its pages answer and good requests are served all the while."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import aiohttp
+import pytest
+from pipeline_process import HOSTED, Pipeline, running_pipeline
+from requests_made import request
+from scan_cost import repeated
+
+LONG = 250_000
+SHAPES = ("fe80::", "fe80::", "fe80::", "5.4.04.0", "8.1(.)517(.)7 ", "token=", "1 ", "4444 ")
+PATIENCE_S = 5.0
+"""Seconds in which a page has to answer, on a machine that does much else."""
+
+
+@pytest.fixture(params=[pytest.param("kafka", marks=pytest.mark.kafka), "dev_broker"])
+def bootstrap(request: pytest.FixtureRequest) -> str:
+    """Each of the brokers in turn."""
+    address: str = request.getfixturevalue(request.param)
+    return address
+
+
+async def test_forty_hostile_texts_leave_a_worker_healthy(bootstrap, prefix, tmp_path):
+    """While 40 requests of 250 kB are scanned, `/health` answers each time, and every good request is completed."""
+    bad = [request(f"bad{number}", repeated(SHAPES[number % len(SHAPES)], LONG)) for number in range(40)]
+    good = [request(f"good{number}", "Say hello.") for number in range(20)]
+    async with running_pipeline(tmp_path, bootstrap, prefix, routes=HOSTED) as pipeline:
+        await pipeline.start_worker()
+        watching = asyncio.create_task(_watch(pipeline))
+        await pipeline.send_all([one for n in range(20) for one in (*bad[2 * n : 2 * n + 2], good[n])])
+        await pipeline.until_answered(200)
+        waits = await watching
+    assert {pipeline.responses[str(made["requestId"])][0]["outcome"] for made in good} == {"completed"}
+    assert len(waits) > 5
+    assert max(waits) < PATIENCE_S, sorted(waits)[-5:]
+
+
+async def _watch(pipeline: Pipeline) -> list[float]:
+    """Return how long `/health` took, in seconds, each time that it was asked until all was answered."""
+    waits: list[float] = []
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(PATIENCE_S)) as session:
+        while not pipeline.sent or pipeline.responses.keys() < pipeline.sent.keys():
+            began = time.monotonic()
+            async with session.get(f"{pipeline.web}/health") as answer:
+                assert answer.status == 200, await answer.text()
+            waits.append(time.monotonic() - began)
+            await asyncio.sleep(0.1)
+    return waits
