@@ -11,6 +11,7 @@ PermanentError
 
 from __future__ import annotations
 
+import sqlite3
 from traceback import extract_tb
 
 from evidence.errors import PermanentError, StoreError, UnavailableError
@@ -32,3 +33,15 @@ def kind_and_place(error: BaseException) -> str:
     """Tell an unexpected error for a log: its kind and where it came from, without its text, which may quote input."""
     frames = [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in extract_tb(error.__traceback__)]
     return " < ".join([type(error).__name__, *reversed(frames)])
+
+
+def reason(error: BaseException) -> str:
+    """Return what the system said, without paths: the text of what caused an error; its kind where nothing is known."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        if isinstance(cause, sqlite3.Error):  # SQLite's own texts name no file
+            return str(cause)
+        cause = cause.__cause__
+    return type(error).__name__

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from evidence.errors import ConfigError
+from evidence.errors import ConfigError, UnavailableError
 from evidence.log.keys import KeyRing
 from evidence.records import Placement
 from inference import rulebook
@@ -23,13 +23,18 @@ from policy.vault.erased import Erased, ErasedPeople
 from policy.vault.keys import VaultError
 from policy.vault.sealing import Vault
 from policy.vault.store import SealedObject, VaultStore
+from streams.conditions import Conditions
 from streams.consent import ConsentMetrics, ConsentRegister
+from streams.errors import reason
 from streams.keys import KeyFeed
 from streams.metrics import Metrics
 from waybill.decision_pins import table_facts
 from waybill.settings import Settings
 
 log = logging.getLogger(__name__)
+
+VAULT: Final = "vault"
+"""How `/health` calls the vault's disk."""
 
 _LOOK_S: Final = 1.0
 """Seconds between two looks at which policies are in force."""
@@ -82,6 +87,9 @@ class Shared:
     identity: tuple[Verifier, KeyFeed] | None
     """Checks who asks, and keeps the keys for that; None believes what requests say."""
 
+    conditions: Conditions = field(default_factory=Conditions)
+    """What is known of the broker and of the vault's disk."""
+
     @property
     def verifier(self) -> Verifier | None:
         """Checks who asks."""
@@ -130,8 +138,9 @@ def key_ring(settings: Settings) -> KeyRing:
 class StoreKeeper:
     """Keeps sealed objects in the vault's store, in a thread; what waits meanwhile is written together."""
 
-    def __init__(self, store: VaultStore) -> None:
+    def __init__(self, store: VaultStore, conditions: Conditions | None = None) -> None:
         self._store = store
+        self._conditions = conditions or Conditions()
         self._turn = asyncio.Lock()
         self._open = _Batch()
 
@@ -150,6 +159,24 @@ class StoreKeeper:
             await asyncio.shield(batch.done)
         except VaultError:  # one bad object fails only its own request
             await asyncio.to_thread(self._store.put_many, items)
+        except UnavailableError as error:
+            note_vault(self._conditions, reason(error))
+            raise
+        note_vault(self._conditions, None)
+
+
+def note_vault(conditions: Conditions, trouble: str | None) -> None:
+    """Note whether the vault's disk takes what must be kept; the log has one line for each change.
+
+    Args:
+        conditions: what `/health` shows.
+        trouble: what the disk said; None where it took it.
+    """
+    if trouble is None:
+        if conditions.good(VAULT):
+            log.info("the vault keeps again what must be kept")
+    elif conditions.bad(VAULT, trouble):
+        log.error("the vault cannot keep what must be kept: %s; requests end as failed meanwhile, unsent", trouble)
 
 
 class PolicyWatch:
