@@ -219,12 +219,24 @@ def _registration(checked: Plan, shared: Shared) -> host.RunStage:
         return site.renewed(settings, worker.facts)
 
     async def run(ready: host.Ready) -> None:
+        asking = asyncio.create_task(_warn(settings)) if "dispatch" in checked.stages else None
         try:
             await checked.registry.keep(facts, shared.conditions, ready)
         finally:
+            if asking is not None:
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
             site.remove_mark(settings, worker.worker)
 
     return run
+
+
+async def _warn(settings: Settings) -> None:
+    """Ask every endpoint once, beside the stages: what is wrong is in the log before a request finds out."""
+    from waybill.endpoint_checks import check_endpoints as ask  # noqa: PLC0415 - it imports this module
+
+    async for name, good, said in ask(settings, settings.endpoints):
+        log.log(logging.INFO if good else logging.WARNING, "endpoint %s: %s", name, said)
 
 
 def _admission(checked: Plan, shared: Shared) -> host.RunStage:

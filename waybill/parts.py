@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Final
 
 from evidence.errors import ConfigError, UnavailableError
@@ -46,6 +47,7 @@ def check_rulebook(settings: Settings, now: datetime) -> Rulebook:
     Raises:
         ConfigError: something is wrong; the text names file, line and field.
     """
+    _check_here(settings)
     book = rulebook.load(settings.policy_folder(), settings.routes, settings.described_endpoints())
     for route in book.table.routes:
         config = settings.endpoints[route.endpoint]
@@ -57,6 +59,21 @@ def check_rulebook(settings: Settings, now: datetime) -> Rulebook:
         table_facts(book.table), policy_digest=book.policy_digest, today=now.date()
     )
     return book
+
+
+def _check_here(settings: Settings) -> None:
+    """See that the files are there which lie in the project's folder unless they are set.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    places = {"routes": settings.routes, "policy": settings.policy_folder(), "decisions": settings.decisions}
+    for name, path in places.items():
+        if name not in settings.model_fields_set and not path.exists():
+            raise ConfigError(
+                f"there is no {path} in {Path.cwd()}: run `waybill` in the folder of the project, or set "
+                "WAYBILL_ROUTES, WAYBILL_POLICY and WAYBILL_DECISIONS"
+            )
 
 
 @dataclass(slots=True)

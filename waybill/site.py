@@ -51,11 +51,15 @@ def this_worker(settings: Settings, log_id: str, stages: tuple[str, ...], now: d
         ours = version("waybill-runtime")
     except PackageNotFoundError:  # run from its sources
         ours = None
-    host = _NOT_A_WORD.sub("-", socket.gethostname())[:128] or "unknown"
     facts = site_facts(settings, log_id, stages)
     return Worker(
-        worker=secrets.token_hex(16), host=host, pid=os.getpid(), started=now, version=ours, facts=facts
+        worker=secrets.token_hex(16), host=host_name(), pid=os.getpid(), started=now, version=ours, facts=facts
     )
+
+
+def host_name() -> str:
+    """Return the name of this machine or container, as far as it may stand in a sentence."""
+    return _NOT_A_WORD.sub("-", socket.gethostname())[:128] or "unknown"
 
 
 def site_facts(settings: Settings, log_id: str, stages: tuple[str, ...]) -> Facts:
@@ -104,6 +108,15 @@ def vault_id(settings: Settings) -> str:
     with on_disk("write", folder / ID_FILE):
         vault_files.make_folder(vault_files.Files(), folder)
         return _made(folder / ID_FILE)
+
+
+def known_vault(settings: Settings) -> str | None:
+    """Return the id of the vault's folder; None where there is none, or it cannot be read. Nothing is made."""
+    try:
+        found = (settings.vault_folder / ID_FILE).read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return None
+    return found if _ID.fullmatch(found) else None
 
 
 def store_id(settings: Settings) -> str:
