@@ -183,7 +183,7 @@ class Host(faust.App):
         """Do nothing: Faust closes its consumer here from another thread than the consumer's, which breaks its end."""
 
 
-def build(settings: HostSettings, stages: Mapping[str, RunStage], metrics: Metrics) -> faust.App:
+def build(settings: HostSettings, stages: Mapping[str, RunStage], metrics: Metrics) -> Host:
     """Make the application; `faust.Worker(app)` runs it."""
     kafka = settings.kafka
     app = Host(

@@ -198,11 +198,7 @@ class Registry:
             place = await self._send(made, self._worker)
             moment = datetime.fromtimestamp(place.timestamp / 1000, UTC)
             ahead_s = (self._clock() - moment).total_seconds()
-            if ahead_s > AHEAD_S:
-                raise ConfigError(
-                    f"this machine's clock is {duration(ahead_s)} ahead of the broker's: set it (NTP); Kafka refuses "
-                    "records from the future"
-                )
+            _refuse(_clock_differs(ahead_s))
             roster = await reader.to_end()
             if roster.vault is not None:
                 _refuse(vault_differs(facts, roster.vault))
@@ -216,9 +212,7 @@ class Registry:
         others = [seen for seen in roster.alive(self._clock() - timedelta(seconds=ahead_s)) if not self._is_me(seen)]
         return Registered(roster, tuple(others), ahead_s)
 
-    async def _agree(
-        self, made: AIOKafkaProducer, reader: RosterReader, offset: int, before: frozenset[str]
-    ) -> None:
+    async def _agree(self, made: AIOKafkaProducer, reader: RosterReader, offset: int, before: frozenset[str]) -> None:
         """Wait until no worker that was here before this one, and lives, differs from it.
 
         Raises:
@@ -280,7 +274,9 @@ class Registry:
                     await self._beat(made, facts)
                     ready()
                     if conditions.good(BROKER) and since is not None:
-                        log.info("the broker answers again, after %s", duration((self._clock() - since).total_seconds()))
+                        log.info(
+                            "the broker answers again, after %s", duration((self._clock() - since).total_seconds())
+                        )
                     since = None
                     await asyncio.sleep(BEAT_S)
             except asyncio.CancelledError:
@@ -373,9 +369,18 @@ async def _close(made: AIOKafkaProducer) -> None:
             await made.stop()
 
 
-def _refuse(found: Difference | None) -> None:
-    if found is not None:
-        raise ConfigError(found.sentence)
+def _clock_differs(ahead_s: float) -> str | None:
+    if ahead_s <= AHEAD_S:
+        return None
+    return (
+        f"this machine's clock is {duration(ahead_s)} ahead of the broker's: set it (NTP); Kafka refuses records from "
+        "the future"
+    )
+
+
+def _refuse(why: Difference | str | None) -> None:
+    if why is not None:
+        raise ConfigError(why.sentence if isinstance(why, Difference) else why)
 
 
 __all__ = ["DEAD_AFTER_S", "Registered", "Registry", "RosterReader", "adopt", "broker_time", "duration", "roster_of"]

@@ -42,7 +42,9 @@ def choose(given: int | None, usual: int, *, what: str, how: str, say: Callable[
             if port != usual:
                 say(f"{what}: port {usual} is in use by another program, so it is {port} ({how} sets it)")
             return port
-    raise ConfigError(f"no port of 127.0.0.1 from {usual} to {usual + _TRIES - 1} is free: set one for {what} with {how}")
+    raise ConfigError(
+        f"no port of 127.0.0.1 from {usual} to {usual + _TRIES - 1} is free: set one for {what} with {how}"
+    )
 
 
 def is_free(port: int) -> bool:

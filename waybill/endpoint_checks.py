@@ -1,4 +1,4 @@
-"""Whether each endpoint answers as it is set: asked once at a start and by `waybill doctor`, before a request finds out.
+"""Whether each endpoint answers as it is set: asked at a start and by `waybill doctor`, before a request finds out.
 
 What is sent is no request of anybody's and costs nothing: to an OpenAI-compatible provider `GET <URL>/models` with the
 workload's key, to Triton a question whether its models are ready.

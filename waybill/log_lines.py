@@ -72,12 +72,8 @@ def log_to_stderr() -> None:
             "version": 1,
             "disable_existing_loggers": False,
             "filters": {"repeats": {"()": Repeats}},
-            "formatters": {
-                "line": {"()": UtcFormatter, "format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}
-            },
-            "handlers": {
-                "stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["repeats"]}
-            },
+            "formatters": {"line": {"()": UtcFormatter, "format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["repeats"]}},
             "root": {"level": "INFO", "handlers": ["stderr"]},
             "loggers": {name: {"level": "WARNING"} for name in QUIET},
         }

@@ -203,4 +203,3 @@ def _master(keys: VaultKeys) -> str:
 
 def _fingerprint(vkey: str) -> str:
     return hashlib.sha256(vkey.encode()).hexdigest()[:32]
-

@@ -31,8 +31,12 @@ async def refused(pipeline: Pipeline, name: str, **changes: str) -> str:
 async def served(pipeline: Pipeline, name: str, count: int = 12) -> None:
     """Send requests, and see that each is answered."""
     await pipeline.send_all(request(f"{name}-{n}", "Say hello.") for n in range(count))
-    outcomes = await pipeline.check(outcomes={"completed"})
-    assert outcomes["completed"] == len(pipeline.sent)
+    await pipeline.until_answered()
+    await pipeline.until_told()
+    outcomes = [told["outcome"] for answers in pipeline.responses.values() for told in answers]
+    assert outcomes == ["completed"] * len(pipeline.sent), pipeline.told([])
+    assert pipeline.call_count() == len(pipeline.sent)
+    assert pipeline.proof().ok
 
 
 async def test_a_worker_with_a_home_of_its_own_does_not_run_beside_another(kafka, prefix, tmp_path: Path):
@@ -119,6 +123,7 @@ async def test_of_two_that_start_at_once_one_runs(kafka, prefix, tmp_path: Path)
         await pipeline.send_all(request(f"race-{n}", "Say hello.") for n in range(8))
         await pipeline.until_answered()
         assert {told[0]["outcome"] for told in pipeline.responses.values()} == {"completed"}
+        assert not (tmp_path / ended / "evidence" / "events").exists()
 
 
 async def test_a_worker_says_which_topic_is_missing(kafka, prefix, tmp_path: Path):

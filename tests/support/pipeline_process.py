@@ -35,7 +35,7 @@ from streams.envelope import Headers
 from streams.kafka import KafkaSettings, producer
 from streams.topics import DEADLETTER, REQUESTS, RESPONSES, Topic
 from waybill.cli.traffic import tail
-from waybill.dev import STAGES
+from waybill.dev_company import STAGES
 from waybill.dev_topics import make_topics
 
 HOSTED = """
@@ -134,9 +134,7 @@ class Pipeline:
         """Give a worker."""
         return self._workers[name]
 
-    async def start_worker(
-        self, name: str = "worker", stages: str = "", *, wait: bool = True, **changes: str
-    ) -> Child:
+    async def start_worker(self, name: str = "worker", stages: str = "", *, wait: bool = True, **changes: str) -> Child:
         """Start a worker that runs some stages ("" is all); `wait` until it is healthy, or only until it runs.
 
         `changes` are settings of this worker alone.

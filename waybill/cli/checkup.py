@@ -21,8 +21,8 @@ from queries.database import Evidence
 from streams.brokers.probe import node_count
 from streams.kafka import check_topics, log_identity
 from streams.registry import ASKEW_S, duration, roster_of
-from streams.workers import Facts, vault_differs
 from streams.topics import EVIDENCE
+from streams.workers import Facts, vault_differs
 from waybill.cli.traffic import tail
 from waybill.endpoint_checks import check_endpoint
 from waybill.parts import check_rulebook

@@ -98,11 +98,9 @@ async def _adopt(settings: Settings, *, yes: bool) -> str:
         raise ConfigError(f"stop all workers first: {', '.join(seen.worker.place for seen in alive)} run")
     if claim is not None and not yes:
         raise ConfigError(
-            f"the site's vault is {claim.vault.vault[:12]}, registered at {stamp(claim.written)}; what it sealed on the "
-            f"topics can never be opened with {ours[:12]} in {settings.vault_folder}: give --yes to go on"
+            f"the site's vault is {claim.vault.vault[:12]}, registered at {stamp(claim.written)}; what it sealed on "
+            f"the topics can never be opened with {ours[:12]} in {settings.vault_folder}: give --yes to go on"
         )
     fresh = f"{datetime.now(UTC):%Y%m%d%H%M%S}{os.getpid()}"
-    await adopt(
-        kafka, tuple(roster.claims.values()), SiteVault(vault=ours, host=host_name(), pid=os.getpid()), fresh
-    )
+    await adopt(kafka, tuple(roster.claims.values()), SiteVault(vault=ours, host=host_name(), pid=os.getpid()), fresh)
     return f"vault {ours[:12]} in {settings.vault_folder} is the site's now"

@@ -23,7 +23,6 @@ from waybill.cli.options import Home, Kafka
 if TYPE_CHECKING:
     from streams.app import Host
     from waybill.assembly import Plan
-    from waybill.settings import Settings
 
 _STOPS: Final = (signal.SIGTERM, signal.SIGHUP)
 """Signals that end a worker in order; so does Ctrl-C, whose exit code is another one before anything runs."""
