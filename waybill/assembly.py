@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from evidence.errors import ConfigError
@@ -98,6 +99,8 @@ async def plan(settings: Settings, stages: tuple[str, ...]) -> Plan:
             "WAYBILL_IDENTITY__ISSUER and WAYBILL_IDENTITY__JWKS are not set: a worker has to know who signs the "
             "tokens of requests (docs/identity.md)"
         )
+    if "admission" in stages:
+        _names_python(settings, book)
     if "dispatch" in stages:
         await check_endpoints(settings)
     identity = await settings.identity.open()
@@ -266,16 +269,27 @@ def _admission(checked: Plan, shared: Shared) -> host.RunStage:
     return run
 
 
-async def _names(shared: Shared) -> NamesDetector | None:
-    """Start what finds names, where the labels ask for them."""
-    if not shared.shelf.current.labels.config.names.purposes:
+def _names_python(settings: Settings, book: Rulebook) -> Path | None:
+    """Return the Python that finds names; None where the labels ask for none.
+
+    Raises:
+        ConfigError: they do, and it is not set.
+    """
+    if not book.labels.config.names.purposes:
         return None
-    python = shared.settings.names_python
-    if python is None:
+    if settings.names_python is None:
         raise ConfigError(
             "the labels ask for names of people and places, and WAYBILL_NAMES_PYTHON does not say where the "
             "environment is that finds them: make it with `make names`"
         )
+    return settings.names_python
+
+
+async def _names(shared: Shared) -> NamesDetector | None:
+    """Start what finds names, where the labels ask for them."""
+    python = _names_python(shared.settings, shared.shelf.current)
+    if python is None:
+        return None
     timeout_s = shared.shelf.current.labels.config.names.timeout_s
     detector = NamesDetector(python, limits=NamesLimits(timeout_s=timeout_s))
     await detector.start()
