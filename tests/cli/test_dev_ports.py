@@ -1,4 +1,4 @@
-"""The ports of `waybill dev`: the usual ones where they are free, else the next, and never another than was asked for."""
+"""The ports of `waybill dev`: the usual ones where free, else the next, and never another than was asked for."""
 
 from __future__ import annotations
 

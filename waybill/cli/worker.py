@@ -5,27 +5,23 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import os
 import signal
 import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from evidence.errors import ConfigError, WaybillError
-from waybill.cli.interrupts import listen
+from waybill.cli.interrupts import STOPS, end_at_once, listen
 from waybill.cli.options import Home, Kafka
 
 if TYPE_CHECKING:
     from streams.app import Host
     from waybill.assembly import Plan
-
-_STOPS: Final = (signal.SIGTERM, signal.SIGHUP)
-"""Signals that end a worker in order; so does Ctrl-C, whose exit code is another one before anything runs."""
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +44,7 @@ def worker(
 
     Example: `waybill worker --kafka kafka:9092 --stages admission,dispatch`
     """
-    for number in _STOPS:
-        signal.signal(number, _end_now)  # nothing has begun that would have to be ended
+    end_at_once()
     from waybill.settings import load  # noqa: PLC0415 - `--help` needs none of it
 
     settings = load(home=home, kafka=kafka, routes=routes, web_port=web_port)
@@ -65,7 +60,7 @@ def worker(
     _make_home(settings.home)
     _check_port(settings.web_host, settings.web_port)
     listen()
-    for number in _STOPS:
+    for number in STOPS:
         signal.signal(number, _end_soon)
     plan = asyncio.run(assembly.plan(settings, names))
     loop = _new_loop()
@@ -123,10 +118,6 @@ def _port_error(error: OSError, host: str, port: int) -> ConfigError:
         f"health and metrics cannot be served at {host}:{port}: {error.strerror}; set WAYBILL_WEB_HOST and "
         "WAYBILL_WEB_PORT"
     )
-
-
-def _end_now(_number: int, _frame: FrameType | None) -> None:
-    os._exit(0)
 
 
 def _end_soon(_number: int, _frame: FrameType | None) -> None:
