@@ -133,3 +133,15 @@ async def test_a_worker_says_which_topic_is_missing(kafka, prefix, tmp_path: Pat
         assert await asyncio.wait_for(worker.wait(), REFUSED_S) == 1
         assert f"{prefix}none.ai.requests" in worker.tail()
         assert "waybill topics create" in worker.tail()
+
+
+async def test_a_stage_that_cannot_work_ends_the_worker_with_its_sentence_alone(kafka, prefix, tmp_path: Path):
+    """The store is another site's: exit code 2, the sentence last, and nothing of what Faust says about a crash."""
+    async with running_pipeline(tmp_path / "site", kafka, prefix) as pipeline:
+        await pipeline.start_worker("first")
+        await served(pipeline, "first")
+        await pipeline.worker("first").stop()
+        said = await refused(pipeline, "second", WAYBILL_SITE="edge")
+        assert "a site has a store of its own" in said
+        log = (pipeline.home / "second.log").read_text()
+        assert [noise for noise in ("Crashed", "NoneType", "experienced a crash") if noise in log] == []
