@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from shutil import which
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -67,14 +68,13 @@ async def living(made: Registry, facts: Facts) -> AsyncIterator[None]:
         await asyncio.gather(keeping, return_exceptions=True)
 
 
-class NotUtf8(str):
-    """The name of a header that is not UTF-8, as other clients can write it."""
-
-    __slots__ = ()
-
-    def encode(self, *_: Any) -> bytes:  # type: ignore[override]
-        """Return bytes that no text has."""
-        return b"\xff\xfe"
+def unreadable(kafka: KafkaSettings, topic: str) -> None:
+    """Write a record with a header whose name is not UTF-8, which aiokafka reads as an error of its own."""
+    if which("kcat") is None:
+        return  # the other records are enough to find out whether reading goes on
+    where = [b"-b", kafka.bootstrap.encode(), b"-t", topic.encode(), b"-p", b"0"]
+    record = [b"-k", b"worker/" + b"8" * 32, b"-H", b"\xff\xfe=y"]
+    subprocess.run([b"kcat", b"-P", *where, *record], input=b"{}", check=True, timeout=30)
 
 
 async def test_whatever_lies_on_the_topic_a_worker_starts(settings: KafkaSettings):
@@ -83,19 +83,19 @@ async def test_whatever_lies_on_the_topic_a_worker_starts(settings: KafkaSetting
     await made.start()
     topic = settings.name(WORKERS)
     try:
-        for key, value, headers in (
-            (None, b"\x00\xff", []),
-            (b"worker/" + b"9" * 32, b"not json", []),
-            (b"vault/9", b'{"vault": 7}', []),
-            (b"\xff", None, []),
-            (b"worker/" + b"8" * 32, b"{}", [(NotUtf8("x"), b"y")]),
-            (b"x", b"y" * 900_000, []),
+        for key, value in (
+            (None, b"\x00\xff"),
+            (b"worker/" + b"9" * 32, b"not json"),
+            (b"vault/9", b'{"vault": 7}'),
+            (b"\xff", None),
+            (b"x", b"y" * 900_000),
         ):
             with suppress(KafkaError):  # a broker that refuses it has none of it
-                await made.send_and_wait(topic, value, key=key, headers=headers, partition=0)
+                await made.send_and_wait(topic, value, key=key, partition=0)
         for _ in range(500):
             await made.send(topic, b"{}", key=b"worker/", partition=0)
         await made.flush()
+        await asyncio.to_thread(unreadable, settings, topic)
     finally:
         await made.stop()
     async with asyncio.timeout(60):
