@@ -11,7 +11,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -22,6 +22,8 @@ from waybill.cli.options import Home, Kafka
 if TYPE_CHECKING:
     from streams.app import Host
     from waybill.assembly import Plan
+
+_FAILED: Final = 1
 
 log = logging.getLogger(__name__)
 
@@ -129,8 +131,11 @@ def _run(app: Host, loop: asyncio.AbstractEventLoop) -> None:
 
     Raises:
         WaybillError: a stage ended for good, or Faust did not start.
+        SystemExit: the same, by an error that is not one of ours.
     """
     import faust  # noqa: PLC0415 - as above
+
+    from streams.errors import kind_and_place  # noqa: PLC0415 - the same
 
     class Worker(faust.Worker):
         """Faust's worker without its banner, its spinner and its second of sleep at the end."""
@@ -156,8 +161,12 @@ def _run(app: Host, loop: asyncio.AbstractEventLoop) -> None:
     failure = app.failure or running.crash_reason
     if isinstance(failure, OSError) and not isinstance(failure, WaybillError) and failure.errno == errno.EADDRINUSE:
         raise _port_error(failure, app.conf.web_host, app.conf.web_port)
-    if failure is not None:
+    if isinstance(failure, WaybillError):
         raise failure
+    if failure is not None:
+        # Not its text, which may quote input; of a stage this is the second line about it.
+        log.error("the worker ended: %s", kind_and_place(failure))
+        raise SystemExit(_FAILED)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
