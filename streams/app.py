@@ -12,17 +12,18 @@ import logging
 import re
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import faust
 import orjson
-from aiokafka.errors import KafkaError
+from aiokafka.errors import InvalidTimestampError, KafkaError
 from faust.web import Request, Response, View
 from mode import Service
 
 from evidence.errors import PermanentError, RetryableError, WaybillError
+from streams.conditions import RUNNING, Conditions
 from streams.errors import kind_and_place
 from streams.kafka import KafkaSettings
 from streams.metrics import Metrics
@@ -65,14 +66,30 @@ class HostSettings:
     web_port: int
     """On which port; 0 serves none."""
 
+    stop_seconds: float = 60.0
+    """How long a stage may take to end; then the process ends without it."""
+
+    conditions: Conditions = field(default_factory=Conditions)
+    """What is known of parts that no stage runs."""
+
 
 class StageService(Service):
     """Runs a stage while the worker lives: trouble starts it again, what a person has to look at ends the worker."""
 
     abstract = False
 
-    def __init__(self, name: str, run: RunStage, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        name: str,
+        run: RunStage,
+        metrics: Metrics,
+        *,
+        stop_seconds: float = 60.0,
+        failed: Callable[[BaseException], None] = lambda _: None,
+    ) -> None:
         self._name = name
+        self._stop_seconds = stop_seconds
+        self._failed = failed
         self._run_stage = run
         self._restarts = metrics.restarts.labels(name)
         self._running: asyncio.Task[None] | None = None
@@ -95,10 +112,12 @@ class StageService(Service):
         self._ending = True
         if self._running is not None:
             self._running.cancel()
-            await asyncio.gather(self._running, return_exceptions=True)
+            await asyncio.wait((self._running,), timeout=self._stop_seconds)
+            if not self._running.done():
+                log.error("stage %s does not end within %g s; it is left behind", self._name, self._stop_seconds)
 
     def _ready(self) -> None:
-        self.condition = "running"
+        self.condition = RUNNING
 
     async def _supervise(self) -> None:
         wait = _FIRST_WAIT_S
@@ -110,14 +129,15 @@ class StageService(Service):
             except PermanentError:
                 raise  # a person has to look, and starting again changes nothing
             except Exception as error:  # noqa: BLE001 - a fault of one stage is no reason to end the others for good
+                why = sentence(error)
                 if self._ending:
                     # It took the place of the cancellation, of which there is only one: to start again is to stay.
-                    log.warning("stage %s: %s as it ended", self._name, _told(error))
+                    log.warning("stage %s: %s as it ended", self._name, why)
                     return
                 if asyncio.get_running_loop().time() - began > _LONGEST_WAIT_S:
                     wait = _FIRST_WAIT_S
-                self.condition = f"waiting: {_told(error)}"
-                log.warning("stage %s: %s; again in %.1f s", self._name, _told(error), wait)
+                self.condition = f"waiting: {why}"
+                log.warning("stage %s: %s; again in %.1f s", self._name, why, wait)
                 self._restarts.inc()
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, _LONGEST_WAIT_S)
@@ -130,11 +150,13 @@ class StageService(Service):
         told = str(error) if isinstance(error, WaybillError) else kind_and_place(error)
         self.condition = f"failed: {told}"
         log.error("stage %s failed: %s", self._name, told)
-        asyncio.ensure_future(self.crash(error))  # noqa: RUF006 - the service's own machinery ends the process
+        self._failed(error)
 
 
-def _told(error: Exception) -> str:
-    """Return what may be said of an error: our own never quote input, the broker's and the disk's neither."""
+def sentence(error: BaseException) -> str:
+    """Return what an operator reads of an error: our own never quote input, the broker's and the disk's neither."""
+    if isinstance(error, InvalidTimestampError):
+        return "the broker refuses records from the future: this machine's clock is far ahead of its own; set it (NTP)"
     if isinstance(error, KafkaError | RetryableError | OSError):
         return str(error) or type(error).__name__
     return f"a fault of this program, {kind_and_place(error)}"
@@ -146,6 +168,17 @@ class Host(faust.App):
     stages: tuple[StageService, ...] = ()
     """In the order in which they stop: admission first, and the sink when all is told."""
 
+    failure: BaseException | None = None
+    """What ended the first stage that ended by itself: it cannot pass, so that the process ends."""
+
+    end: Callable[[], None] = staticmethod(lambda: None)
+    """Ends the process in order; set by the program."""
+
+    def failed(self, error: BaseException) -> None:
+        """End the process, because a stage has ended for good."""
+        self.failure = self.failure or error
+        self.end()
+
     async def on_stop(self) -> None:
         """End the stages, however long Faust takes for its own parts, and also where these are still starting."""
         for service in self.stages:
@@ -156,7 +189,7 @@ class Host(faust.App):
         """Do nothing: Faust closes its consumer here from another thread than the consumer's, which breaks its end."""
 
 
-def build(settings: HostSettings, stages: Mapping[str, RunStage], metrics: Metrics) -> faust.App:
+def build(settings: HostSettings, stages: Mapping[str, RunStage], metrics: Metrics) -> Host:
     """Make the application; `faust.Worker(app)` runs it."""
     kafka = settings.kafka
     app = Host(
@@ -179,12 +212,16 @@ def build(settings: HostSettings, stages: Mapping[str, RunStage], metrics: Metri
         broker_session_timeout=kafka.session_timeout_ms / 1000,
         broker_heartbeat_interval=kafka.session_timeout_ms / 10_000,
     )
-    services = [StageService(name, run, metrics) for name, run in stages.items()]
+    services = [
+        StageService(name, run, metrics, stop_seconds=settings.stop_seconds, failed=app.failed)
+        for name, run in stages.items()
+    ]
     app.stages = tuple(services)
     for service in reversed(services):
         app.add_dependency(service)
     table = _count_dead_letters(app, settings)
-    _views(app, services, metrics, table)
+    _health(app, services, settings.conditions)
+    _views(app, metrics, table)
     return app
 
 
@@ -212,14 +249,26 @@ def _reason(value: bytes | None) -> str:
     return reason if _CODE.fullmatch(reason) else "unreadable"
 
 
-def _views(app: faust.App, services: list[StageService], metrics: Metrics, table: Any) -> None:
-    @app.page("/health")
-    async def health(view: View, request: Request) -> Response:
+def _health(app: faust.App, services: list[StageService], conditions: Conditions) -> None:
+    """Serve whether requests are served now (`/health`, `/healthz`, `/readyz`), and whether the process lives."""
+
+    async def ready(view: View, request: Request) -> Response:
         del request
         states = {service.label.removeprefix("Stage: "): service.condition for service in services}
-        good = all(state == "running" for state in states.values())
+        states |= conditions.states()
+        good = all(state == RUNNING for state in states.values())
         return view.json({"ready": good, "stages": states}, status=200 if good else 503)
 
+    async def alive(view: View, request: Request) -> Response:
+        del request
+        return view.json({"alive": True})
+
+    for path in ("/health", "/healthz", "/readyz"):
+        app.page(path)(ready)
+    app.page("/livez")(alive)
+
+
+def _views(app: faust.App, metrics: Metrics, table: Any) -> None:
     @app.page("/metrics")
     async def exposition(view: View, request: Request) -> Response:
         del request
@@ -235,7 +284,7 @@ def _views(app: faust.App, services: list[StageService], metrics: Metrics, table
             reasons[reason] = reasons.get(reason, 0) + count
         return view.json(reasons)
 
-    del health, exposition, dead
+    del exposition, dead
 
 
 def _credentials(kafka: KafkaSettings) -> Any:

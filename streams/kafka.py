@@ -257,7 +257,7 @@ async def check_topics(settings: KafkaSettings) -> dict[str, int]:
         TopicMismatch: a topic is missing, or the work topics and the ledger differ in their partition counts.
     """
     counts = await partition_counts(settings)
-    missing = [topic.name for topic in ALL if topic.name not in counts]
+    missing = [settings.name(topic) for topic in ALL if topic.name not in counts]
     if missing:
         raise TopicMismatch(f"missing on {settings.bootstrap}: {', '.join(missing)}; run `waybill topics create`")
     together = {name: counts[name] for name in ("ai.work.local", "ai.work.hosted", "ai.ledger")}

@@ -69,3 +69,18 @@ APPROVALS: Final = Topic("ai.approvals", "Requests that wait for a person, and w
 
 ALL: Final = (REQUESTS, WORK_LOCAL, WORK_HOSTED, RESPONSES, EVIDENCE, DEADLETTER, LEDGER, CONSENT, APPROVALS)
 """Every topic that the pipeline needs."""
+
+WORKERS: Final = Topic(
+    "ai.workers",
+    "The workers that run, and the vault that all of them share.",
+    FOR_EVER,
+    compacted=True,
+    # The broker's clock decides who is alive, and heartbeats are many: they are compacted within about an hour.
+    config={
+        "message.timestamp.type": "LogAppendTime",
+        "segment.ms": str(60 * 60 * 1000),
+        "min.cleanable.dirty.ratio": "0.1",
+        "delete.retention.ms": str(DAY_MS),
+    },
+)
+"""How workers find out that they belong together; of one partition, so that its records have one order."""

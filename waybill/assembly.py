@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable, Iterable, Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from typing import Final
-
-import faust
 
 from evidence.errors import ConfigError
 from evidence.store.site import EvidenceStore
@@ -28,6 +29,7 @@ from streams.approvals import unsigned
 from streams.brokers.patience import wait_after_empty_fetches
 from streams.kafka import check_topics, log_identity
 from streams.keys import KeyFeed
+from streams.registry import ASKEW_S, Registry, duration
 from streams.signed import signed_by
 from streams.stages import admission, approvals, dispatch
 from streams.stages.account import Kitchen
@@ -36,10 +38,17 @@ from streams.stages.correlation import Correlation
 from streams.stages.dispatch import Limits
 from streams.stages.sink import Sink
 from streams.telemetry import Exporter
+from streams.workers import Facts, Worker
+from waybill import site
 from waybill.expiring import Expiring, Telling
 from waybill.observers import SinkMetrics, SinkRejects
-from waybill.parts import PolicyWatch, Shared, StoreKeeper, check_rulebook, key_ring, masked, share
+from waybill.parts import PolicyWatch, Shared, StoreKeeper, check_rulebook, key_ring, masked, note_vault, share
 from waybill.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_END_S: Final = 30.0
+"""Seconds that a stage may take to write down what it has, after what was in flight has ended."""
 
 STAGES: Final = ("admission", "approvals", "dispatch", "correlation", "sink")
 """Every stage, in the order of a request's way."""
@@ -64,10 +73,18 @@ class Plan:
     """Which log the offsets belong to."""
     partitions: Mapping[str, int]
     """Partitions by topic."""
+    stages: tuple[str, ...]
+    """The stages that run."""
+    registry: Registry
+    """This worker's place among the others."""
+    worker: Worker
+    """What it is registered as."""
+    others: int
+    """Other workers that run."""
 
 
-async def plan(settings: Settings) -> Plan:
-    """Check everything that can be checked before data is touched.
+async def plan(settings: Settings, stages: tuple[str, ...]) -> Plan:
+    """Check everything that can be checked before data is touched, and register.
 
     Raises:
         ConfigError: the configuration is wrong.
@@ -81,10 +98,38 @@ async def plan(settings: Settings) -> Plan:
             "WAYBILL_IDENTITY__ISSUER and WAYBILL_IDENTITY__JWKS are not set: a worker has to know who signs the "
             "tokens of requests (docs/identity.md)"
         )
+    if "admission" in stages:
+        _names_python(settings, book)
+    if "dispatch" in stages:
+        await check_endpoints(settings)
     identity = await settings.identity.open()
     kafka = settings.kafka_settings()
     partitions = await check_topics(kafka)
-    return Plan(settings, book, identity, settings.log_id or await log_identity(kafka), partitions)
+    log_id = settings.log_id or await log_identity(kafka)
+    me = site.this_worker(settings, log_id, stages, utc_now())
+    registry = Registry(kafka, me, present=partial(site.marks, settings), clock=utc_now)
+    site.make_mark(settings, me.worker)
+    try:
+        registered = await registry.register()
+    except BaseException:
+        site.remove_mark(settings, me.worker)
+        raise
+    if abs(registered.ahead_s) > ASKEW_S:
+        way = "ahead of" if registered.ahead_s > 0 else "behind"
+        log.warning("this machine's clock is %s %s the broker's: set it (NTP)", duration(registered.ahead_s), way)
+    return Plan(settings, book, identity, log_id, partitions, stages, registry, me, len(registered.others))
+
+
+async def check_endpoints(settings: Settings) -> None:
+    """Make and give back what reaches each endpoint: what is wrong with its settings is told before anything starts.
+
+    Raises:
+        ConfigError: an endpoint cannot be used as it is set.
+    """
+    for name, config in settings.endpoints.items():
+        await _backend(name, settings).close()
+        if config.kind == "openai":
+            await config.credentials(name).close()
 
 
 def backends(settings: Settings) -> dict[str, Backend]:
@@ -105,16 +150,12 @@ def _backend(name: str, settings: Settings) -> Backend:
     return config.backend(name, connections=settings.max_hosted)
 
 
-def application(checked: Plan, names: Iterable[str] = STAGES) -> faust.App:
-    """Make the Faust application that runs the named stages.
+def application(checked: Plan) -> host.Host:
+    """Make the Faust application that runs the stages.
 
     Raises:
-        ConfigError: a name is no stage, or an endpoint or the vault cannot be used.
+        ConfigError: the vault cannot be used.
     """
-    wanted = tuple(names)
-    for name in wanted:
-        if name not in STAGES:
-            raise ConfigError(f"there is no stage {name!r}; the stages are {', '.join(STAGES)}")
     shared = share(checked.settings, checked.book, checked.identity, utc_now)
     makers: dict[str, Callable[[Plan, Shared], host.RunStage]] = {
         "admission": _admission,
@@ -130,10 +171,13 @@ def application(checked: Plan, names: Iterable[str] = STAGES) -> faust.App:
         folder=settings.home / "faust",
         web_host=settings.web_host,
         web_port=settings.web_port,
+        stop_seconds=settings.drain_seconds + _END_S,
+        conditions=shared.conditions,
     )
-    stages = {name: makers[name](checked, shared) for name in wanted}
-    if {"admission", "dispatch"} & set(wanted):
+    stages = {name: makers[name](checked, shared) for name in checked.stages}
+    if {"admission", "dispatch"} & set(checked.stages):
         stages = {**stages, "control": _control(shared)}
+    stages = {**stages, "registration": _registration(checked, shared)}
     built = host.build(hosting, stages, shared.metrics)
     wait_after_empty_fetches(settings.fetch_pause_ms / 1000)
     _calm_collector()
@@ -159,6 +203,35 @@ def _control(shared: Shared) -> host.RunStage:
             raise group.exceptions[0] from None
 
     return alone
+
+
+def _registration(checked: Plan, shared: Shared) -> host.RunStage:
+    """Show the other workers that this one lives, and `/health` whether the broker takes what it writes."""
+    settings, worker = checked.settings, checked.worker
+
+    def facts() -> Facts:
+        note_vault(shared.conditions, site.keep_mark(settings, worker.worker))
+        return site.renewed(settings, worker.facts)
+
+    async def run(ready: host.Ready) -> None:
+        asking = asyncio.create_task(_warn(settings)) if "dispatch" in checked.stages else None
+        try:
+            await checked.registry.keep(facts, shared.conditions, ready)
+        finally:
+            if asking is not None:
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
+            site.remove_mark(settings, worker.worker)
+
+    return run
+
+
+async def _warn(settings: Settings) -> None:
+    """Ask every endpoint once, beside the stages: what is wrong is in the log before a request finds out."""
+    from waybill.endpoint_checks import check_endpoints as ask  # noqa: PLC0415 - it imports this module
+
+    async for name, good, said in ask(settings, settings.endpoints):
+        log.log(logging.INFO if good else logging.WARNING, "endpoint %s: %s", name, said)
 
 
 def _admission(checked: Plan, shared: Shared) -> host.RunStage:
@@ -188,16 +261,27 @@ def _admission(checked: Plan, shared: Shared) -> host.RunStage:
     return run
 
 
-async def _names(shared: Shared) -> NamesDetector | None:
-    """Start what finds names, where the labels ask for them."""
-    if not shared.shelf.current.labels.config.names.purposes:
+def _names_python(settings: Settings, book: Rulebook) -> Path | None:
+    """Return the Python that finds names; None where the labels ask for none.
+
+    Raises:
+        ConfigError: they do, and it is not set.
+    """
+    if not book.labels.config.names.purposes:
         return None
-    python = shared.settings.names_python
-    if python is None:
+    if settings.names_python is None:
         raise ConfigError(
             "the labels ask for names of people and places, and WAYBILL_NAMES_PYTHON does not say where the "
             "environment is that finds them: make it with `make names`"
         )
+    return settings.names_python
+
+
+async def _names(shared: Shared) -> NamesDetector | None:
+    """Start what finds names, where the labels ask for them."""
+    python = _names_python(shared.settings, shared.shelf.current)
+    if python is None:
+        return None
     timeout_s = shared.shelf.current.labels.config.names.timeout_s
     detector = NamesDetector(python, limits=NamesLimits(timeout_s=timeout_s))
     await detector.start()
@@ -234,7 +318,7 @@ def _dispatch(checked: Plan, shared: Shared) -> host.RunStage:
             backends=made,
             credentials=credentials,
             vault=shared.vault,
-            keeper=StoreKeeper(store),
+            keeper=StoreKeeper(store, shared.conditions),
             consents=shared.consents,
             scanner=shared.scanner,
             site=settings.site,

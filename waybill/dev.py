@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from os import getpid
 from sys import executable
 from typing import Any, Final, Self
@@ -25,9 +26,12 @@ from streams.app import APP
 from streams.brokers.members import evict_members
 from streams.brokers.noida import DevelopmentBroker
 from streams.brokers.process import Child, ChildError, free_port
+from waybill.dev_company import STAGES, own_names, refuse_company
 from waybill.dev_parts import ROOT, Broker, BrokerName, LocalModel, Part, broker, local_model, stand_in
+from waybill.dev_ports import BROKER, WEB, choose
 from waybill.dev_run import Claim, Place, Run
 from waybill.dev_topics import make_topics
+from waybill.endpoint_checks import check_endpoints
 from waybill.settings import Settings, child_environment
 
 PARTITIONS: Final = 2
@@ -41,8 +45,6 @@ FETCH_PAUSE_MS: Final = "20"
 
 FRESHNESS_S: Final = "1"
 """Seconds until evidence can be queried, unless set: who tries things out waits, and small files do no harm here."""
-
-STAGES: Final = ("admission", "approvals", "dispatch", "sink", "correlation")
 
 _WORKER_S: Final = 60.0
 _BACKOFF_S: Final = 0.5
@@ -62,13 +64,17 @@ class Wanted:
     """Which broker to start; None uses the one of the settings."""
     local: LocalModel
     """How the local model runs."""
+    port: int | None = None
+    """Port of the broker; None takes the usual one, or the next that is free."""
 
 
 class Supervisor:
     """One run; use `async with`, which stops everything in order."""
 
     def __init__(self, wanted: Wanted, say: Callable[[str], None]) -> None:
-        self.settings = wanted.settings.model_copy(update={"home": wanted.settings.home.absolute()})
+        self.settings = own_names(
+            wanted.settings.model_copy(update={"home": wanted.settings.home.absolute()}), wanted.own_broker
+        )
         self._wanted = wanted
         self._say = say
         self._home = self.settings.home
@@ -76,7 +82,7 @@ class Supervisor:
         self._broker: Broker | None = None
         self._parts: dict[str, Part] = {}
         self._worker: Child | None = None
-        self._kafka = wanted.settings.kafka_settings()
+        self._kafka = self.settings.kafka_settings()
         self._tasks: list[asyncio.Task[Any]] = []
         self._children: list[Child] = []
         self._stopping = False
@@ -160,6 +166,12 @@ class Supervisor:
     async def _start(self) -> None:
         environment = child_environment()
         endpoints = self.settings.endpoints
+        given = self.settings.web_port if "web_port" in self.settings.model_fields_set else None
+        web = (
+            free_port()
+            if given == 0
+            else choose(given, WEB, what="health and metrics", how="--web-port or WAYBILL_WEB_PORT", say=self._say)
+        )
         async with asyncio.TaskGroup() as group:
             group.create_task(self._start_broker())
             if "local" not in endpoints:
@@ -174,8 +186,9 @@ class Supervisor:
             else:
                 config = endpoints[name]
                 self._say(f"{title}: {config.described(name).provider} {config.url}, as it is set")
-        web = free_port()
-        await self._start_worker(web)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._ask_endpoints())
+            group.create_task(self._start_worker(web))
         self._publish(web)
         self._tasks.append(asyncio.create_task(self._keep_worker(web), name="worker"))
         self._tasks.extend(
@@ -193,10 +206,14 @@ class Supervisor:
     async def _start_broker(self) -> None:
         settings = self.settings
         if self._wanted.own_broker is None:
-            self._say(f"broker: {settings.kafka}, which is not ours and stays as it is")
+            prefix = settings.kafka_prefix
+            names = f"its topics and groups of this run begin with `{prefix}`" if prefix else "names without a prefix"
+            self._say(f"broker: using the Kafka at {settings.kafka}, which is not stopped at the end; {names}")
+            await refuse_company(settings)
             await self._topics(settings.partitions, settings.replication, None)
             return
-        chosen = broker(self._wanted.own_broker, self._home)
+        usual = partial(choose, self._wanted.port, BROKER, what="the broker", how="--port", say=self._say)
+        chosen = broker(self._wanted.own_broker, self._home, usual)
         self._say(f"broker: {chosen.kind}")
         self._broker = chosen
         address = await chosen.start()
@@ -226,6 +243,7 @@ class Supervisor:
             "WAYBILL_POLICY": str(settings.policy.absolute()),
             "WAYBILL_DECISIONS": str(settings.decisions.absolute()),
             "WAYBILL_KAFKA": settings.kafka,
+            "WAYBILL_KAFKA_PREFIX": settings.kafka_prefix,
             "WAYBILL_WEB_PORT": str(web),
             "WAYBILL_WEB_HOST": "127.0.0.1",
         }
@@ -246,6 +264,11 @@ class Supervisor:
             if part.place.url:
                 changes[start + "URL"] = part.place.url
         return child_environment(**changes)
+
+    async def _ask_endpoints(self) -> None:
+        """Say of each endpoint that was set whether it answers; those of this run have said so already."""
+        async for name, good, said in check_endpoints(self.settings, self.settings.endpoints):
+            self._say(f"{name}: {said}" if good else f"warning: {name}: {said}; requests to it will fail")
 
     async def _start_worker(self, web: int) -> None:
         worker = Child(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -55,15 +55,15 @@ class Broker(Protocol):
         """Wait until it ends by itself."""
 
 
-def broker(name: BrokerName, home: Path) -> Broker:
-    """Make the broker of a run.
+def broker(name: BrokerName, home: Path, port: Callable[[], int]) -> Broker:
+    """Make the broker of a run; `port` returns where it listens.
 
     Raises:
         ConfigError: it cannot run on this machine, and why.
     """
     if name == "noida":
-        return DevelopmentBroker(home)
-    kafka = ApacheKafka(home, cache=ROOT / ".cache" / "kafka")
+        return DevelopmentBroker(home, port)
+    kafka = ApacheKafka(home, cache=ROOT / ".cache" / "kafka", port=port)
     if reason := kafka.available():
         raise ConfigError(reason)
     return kafka

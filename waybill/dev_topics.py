@@ -1,4 +1,4 @@
-"""All topics that a worker needs: those of the pipeline, and the one behind Faust's table."""
+"""All topics that a worker needs: those of the pipeline, that of the workers, and the one behind Faust's table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from evidence.errors import UnavailableError
 from streams.app import CHANGELOG
 from streams.kafka import KafkaSettings, create_topics, partition_counts
-from streams.topics import ALL, DAY_MS, DEADLETTER, Topic
+from streams.topics import ALL, DAY_MS, DEADLETTER, WORKERS, Topic
 
 TABLE: Final = Topic(CHANGELOG, "Counts of dead letters, behind Faust's table.", 7 * DAY_MS, compacted=True)
 """Faust would name it so itself; it must have as many partitions as `ai.deadletter`."""
@@ -21,7 +21,7 @@ _AGAIN_S: Final = 0.1
 async def make_topics(
     kafka: KafkaSettings, *, partitions: int, replication: int, retention_ms: int | None = None
 ) -> tuple[str, ...]:
-    """Create what is missing of our topics and of the one behind Faust's table; give the names of those created.
+    """Create what is missing of all these topics; give the names of those created.
 
     Raises:
         UnavailableError: no broker answers, or the topics do not show themselves.
@@ -33,8 +33,9 @@ async def make_topics(
     more = await create_topics(
         kafka, partitions=counts[DEADLETTER.name], replication=replication, topics=[TABLE], retention_ms=retention_ms
     )
+    more += await create_topics(kafka, partitions=1, replication=replication, topics=[WORKERS])
     if more:
-        await _visible(kafka, (TABLE,))
+        await _visible(kafka, (TABLE, WORKERS))
     return made + more
 
 

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Final
 
-from evidence.errors import ConfigError
+from evidence.errors import ConfigError, UnavailableError
 from evidence.log.keys import KeyRing
 from evidence.records import Placement
 from inference import rulebook
@@ -23,13 +24,18 @@ from policy.vault.erased import Erased, ErasedPeople
 from policy.vault.keys import VaultError
 from policy.vault.sealing import Vault
 from policy.vault.store import SealedObject, VaultStore
+from streams.conditions import Conditions
 from streams.consent import ConsentMetrics, ConsentRegister
+from streams.errors import reason
 from streams.keys import KeyFeed
 from streams.metrics import Metrics
 from waybill.decision_pins import table_facts
 from waybill.settings import Settings
 
 log = logging.getLogger(__name__)
+
+VAULT: Final = "vault"
+"""How `/health` calls the vault's disk."""
 
 _LOOK_S: Final = 1.0
 """Seconds between two looks at which policies are in force."""
@@ -41,6 +47,7 @@ def check_rulebook(settings: Settings, now: datetime) -> Rulebook:
     Raises:
         ConfigError: something is wrong; the text names file, line and field.
     """
+    _check_here(settings)
     book = rulebook.load(settings.policy_folder(), settings.routes, settings.described_endpoints())
     for route in book.table.routes:
         config = settings.endpoints[route.endpoint]
@@ -52,6 +59,21 @@ def check_rulebook(settings: Settings, now: datetime) -> Rulebook:
         table_facts(book.table), policy_digest=book.policy_digest, today=now.date()
     )
     return book
+
+
+def _check_here(settings: Settings) -> None:
+    """See that the files are there which lie in the project's folder unless they are set.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    places = {"routes": settings.routes, "policy": settings.policy_folder(), "decisions": settings.decisions}
+    for name, path in places.items():
+        if name not in settings.model_fields_set and not path.exists():
+            raise ConfigError(
+                f"there is no {path} in {Path.cwd()}: run `waybill` in the folder of the project, or set "
+                "WAYBILL_ROUTES, WAYBILL_POLICY and WAYBILL_DECISIONS"
+            )
 
 
 @dataclass(slots=True)
@@ -81,6 +103,9 @@ class Shared:
 
     identity: tuple[Verifier, KeyFeed] | None
     """Checks who asks, and keeps the keys for that; None believes what requests say."""
+
+    conditions: Conditions = field(default_factory=Conditions)
+    """What is known of the broker and of the vault's disk."""
 
     @property
     def verifier(self) -> Verifier | None:
@@ -130,8 +155,9 @@ def key_ring(settings: Settings) -> KeyRing:
 class StoreKeeper:
     """Keeps sealed objects in the vault's store, in a thread; what waits meanwhile is written together."""
 
-    def __init__(self, store: VaultStore) -> None:
+    def __init__(self, store: VaultStore, conditions: Conditions | None = None) -> None:
         self._store = store
+        self._conditions = conditions or Conditions()
         self._turn = asyncio.Lock()
         self._open = _Batch()
 
@@ -150,6 +176,24 @@ class StoreKeeper:
             await asyncio.shield(batch.done)
         except VaultError:  # one bad object fails only its own request
             await asyncio.to_thread(self._store.put_many, items)
+        except UnavailableError as error:
+            note_vault(self._conditions, reason(error))
+            raise
+        note_vault(self._conditions, None)
+
+
+def note_vault(conditions: Conditions, trouble: str | None) -> None:
+    """Note whether the vault's disk takes what must be kept; the log has one line for each change.
+
+    Args:
+        conditions: what `/health` shows.
+        trouble: what the disk said; None where it took it.
+    """
+    if trouble is None:
+        if conditions.good(VAULT):
+            log.info("the vault keeps again what must be kept")
+    elif conditions.bad(VAULT, trouble):
+        log.error("the vault cannot keep what must be kept: %s; requests end as failed meanwhile, unsent", trouble)
 
 
 class PolicyWatch:

@@ -12,7 +12,7 @@ import asyncio
 import re
 import shutil
 from base64 import urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -42,7 +42,9 @@ class ApacheKafka:
         log_id: names the log that the cluster keeps (12 hex digits, from its cluster id); "" before the first start.
     """
 
-    def __init__(self, home: Path, *, cache: Path, nodes: int = 1, heap_mb: int = 512) -> None:
+    def __init__(
+        self, home: Path, *, cache: Path, nodes: int = 1, heap_mb: int = 512, port: Callable[[], int] | None = None
+    ) -> None:
         """Describe the cluster; nothing runs before `start`.
 
         Args:
@@ -50,6 +52,7 @@ class ApacheKafka:
             cache: the folder that keeps the jars between runs.
             nodes: 1, or an odd number; internal topics then have as many replicas, up to three.
             heap_mb: the largest Java heap of a node, in MiB.
+            port: returns the port of the first node; None takes any that is free.
         """
         if nodes < 1 or nodes % 2 == 0:
             raise ConfigError(f"a cluster of {nodes} nodes has no safe majority; use 1 or 3")
@@ -61,6 +64,7 @@ class ApacheKafka:
         self._cache = cache
         self._nodes = nodes
         self._heap_mb = heap_mb
+        self._port = port
         self._ports: list[tuple[int, int]] = []
         self._children: dict[int, Child] = {}
 
@@ -98,6 +102,8 @@ class ApacheKafka:
                 f"{self._root} holds {len(written)} nodes, not {self._nodes}; remove it or choose another home"
             )
         ports = free_ports(2 * self._nodes)
+        if self._port is not None:
+            ports[0] = self._port()
         self._ports = list(zip(ports[::2], ports[1::2], strict=True))
         for node in self._all:
             self._configure(node)

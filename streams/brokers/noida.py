@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -35,11 +36,12 @@ class DevelopmentBroker:
             offsets begin anew.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, port: Callable[[], int] = free_port) -> None:
         """Describe the broker of one home.
 
         Args:
             home: the run's folder; the data lie in `broker/`, the log in `logs/broker.log`.
+            port: returns the port to listen on; asked again where another process takes it in between.
 
         Raises:
             ConfigError: noida-db is not installed.
@@ -48,6 +50,7 @@ class DevelopmentBroker:
         self.log_id = ""
         self._notes: tuple[str, ...] = ()
         self._root = home / "broker"
+        self._port = port
         self._log = home / "logs" / "broker.log"
         self._child: Child | None = None
         self._lock: BinaryIO | None = None
@@ -63,7 +66,7 @@ class DevelopmentBroker:
         return None if self._child is None else self._child.pid
 
     async def start(self) -> str:
-        """Start it on a free port; returns its bootstrap address `127.0.0.1:PORT` once it answers.
+        """Start it; returns its bootstrap address `127.0.0.1:PORT` once it answers.
 
         Raises:
             ConfigError: another broker uses this home, or it is already started.
@@ -121,7 +124,7 @@ class DevelopmentBroker:
     async def _launch(self) -> str:
         binary = _binary()
         for attempt in range(_STARTS):
-            port = free_port()
+            port = self._port()
             bootstrap = f"127.0.0.1:{port}"
             argv = [str(binary), "start", "--only", "kafka", "--host", "127.0.0.1", "--kafka-port", str(port)]
             child = Child("development broker", [*argv, "--data-dir", str(self._data)], log=self._log)

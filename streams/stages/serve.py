@@ -21,7 +21,7 @@ from inference.errors import Ambiguous, BackendError, NotSent, Rejected
 from inference.routes import RouteConfig
 from inference.rulebook import Rulebook
 from policy.vault.keys import KeyDestroyed, VaultError
-from streams.errors import kind_and_place
+from streams.errors import kind_and_place, reason
 from streams.ledger import Finding, Standing
 from streams.processors.cases import allowed_tokens
 from streams.processors.retention import FAILED
@@ -246,7 +246,7 @@ class Serving:
                 )
             )
         except (UnavailableError, VaultError) as error:
-            failure = NotSent("not_kept", f"what must be kept could not be: {type(error).__name__}; nothing was sent")
+            failure = NotSent("not_kept", f"what must be kept could not be: {reason(error)}; nothing was sent")
             account.failed(account.begin(route, intend=False), failure)
             raise failure from None
         except BackendError as error:

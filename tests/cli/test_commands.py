@@ -121,7 +121,7 @@ def test_doctor_names_what_is_missing(tmp_path: Path):
     done = waybill("doctor", "--home", str(tmp_path), "--kafka", f"127.0.0.1:{free_port()}")
     assert done.returncode == 1
     lines = [line for line in done.stdout.splitlines() if line[0] in "✗✓"]  # a long line goes on in the next
-    checks = ("✗ configuration: ", "✗ broker: ", "✗ topics: ", "✗ clock: ", "✗ worker: ", "✓ evidence: ")
+    checks = ("✗ configuration: ", "✗ broker: ", "✗ topics: ", "✗ clock: ", "✗ worker: ", "✗ site: ", "✓ evidence: ")
     assert len(lines) == len(checks)
     for line, start in zip(lines, checks, strict=True):
         assert line.startswith(start)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from streams.keys import IdentityConfig
 from waybill.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,6 +39,7 @@ def test_commands_exist_with_their_options(command: str) -> None:
 def test_settings_exist() -> None:
     """Each setting that the page names is one."""
     known = {PREFIX + name.upper() for name in Settings.model_fields}
+    known |= {f"{PREFIX}IDENTITY__{name.upper()}" for name in IdentityConfig.model_fields}
     for name in re.findall(r"WAYBILL_[A-Z_]+", PAGE):
         assert name in known or name.startswith("WAYBILL_ENDPOINTS__"), name
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from aiokafka.errors import KafkaError
+from aiokafka.errors import InvalidTimestampError, KafkaError
 
-from evidence.errors import StoreError
+from evidence.errors import ConfigError, StoreError
 from streams import app as host
 from streams.kafka import KafkaSettings
 from streams.metrics import Metrics
@@ -81,3 +82,49 @@ async def test_the_stages_end_before_anything_else_does(tmp_path: Path) -> None:
     await asyncio.sleep(0)
     await app.stop()
     assert ended == ["stage", "faust"]
+
+
+async def test_a_stage_that_does_not_end_is_left_behind() -> None:
+    """A stage that hears no cancellation holds the process up for as long as it was given, and no longer."""
+    freed = asyncio.Event()
+
+    async def run(ready: host.Ready) -> None:
+        ready()
+        while not freed.is_set():
+            with suppress(asyncio.CancelledError):
+                await freed.wait()
+
+    service = host.StageService("deaf", run, Metrics(), stop_seconds=0.2)
+    await service.start()
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await service.stop()
+    freed.set()
+    await asyncio.sleep(0)
+
+
+async def test_a_stage_that_ends_for_good_ends_the_process_in_order(tmp_path: Path) -> None:
+    """The first error is kept for the program to tell, and the end is asked for once for each stage."""
+    asked: list[str] = []
+
+    async def run(ready: host.Ready) -> None:
+        ready()
+        raise ConfigError("the key file is empty")
+
+    settings = host.HostSettings(KafkaSettings("127.0.0.1:1"), 1, tmp_path, "127.0.0.1", 0)
+    app = host.build(settings, {"any": run}, Metrics())
+    app.end = lambda: asked.append("end")
+    await app.stages[0].start()
+    async with asyncio.timeout(5):
+        while not asked:  # noqa: ASYNC110 - the callback belongs to no loop
+            await asyncio.sleep(0.01)
+    assert (asked, str(app.failure), app.stages[0].condition) == (
+        ["end"],
+        "the key file is empty",
+        "failed: the key file is empty",
+    )
+
+
+def test_a_clock_that_kafka_refuses_is_told_as_that() -> None:
+    """`[Error 32] InvalidTimestampError` says nothing to an operator."""
+    assert "this machine's clock is far ahead" in host.sentence(InvalidTimestampError())

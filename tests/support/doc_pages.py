@@ -31,7 +31,7 @@ from queries import named
 from streams.keys import IdentityConfig
 from streams.request import RuntimeRequest
 from streams.response import Attempt, DeadLetter, Receipt, Response
-from streams.topics import ALL
+from streams.topics import ALL, WORKERS
 from waybill.cli.program import app
 from waybill.dev_topics import TABLE
 from waybill.endpoints import EndpointConfig
@@ -145,7 +145,7 @@ def settings_table(model: type[BaseModel], start: str) -> str:
 
 def topics_table() -> str:
     """Give the topics as a table."""
-    rows = [(f"`{topic.name}`", topic.kept, topic.about) for topic in (*ALL, TABLE)]
+    rows = [(f"`{topic.name}`", topic.kept, topic.about) for topic in (*ALL, WORKERS, TABLE)]
     return table(("topic", "kept", "what is on it"), *rows)
 
 

@@ -35,7 +35,7 @@ from streams.envelope import Headers, content
 from streams.kafka import KafkaSettings, producer
 from streams.topics import DEADLETTER, REQUESTS, RESPONSES, Topic
 from waybill.cli.traffic import tail
-from waybill.dev import STAGES
+from waybill.dev_company import STAGES
 from waybill.dev_topics import make_topics
 
 HOSTED = """
@@ -134,8 +134,11 @@ class Pipeline:
         """Give a worker."""
         return self._workers[name]
 
-    async def start_worker(self, name: str = "worker", stages: str = "", *, wait: bool = True) -> Child:
-        """Start a worker that runs some stages ("" is all); `wait` until it is healthy, or only until it runs."""
+    async def start_worker(self, name: str = "worker", stages: str = "", *, wait: bool = True, **changes: str) -> Child:
+        """Start a worker that runs some stages ("" is all); `wait` until it is healthy, or only until it runs.
+
+        `changes` are settings of this worker alone.
+        """
         web = self._web.setdefault(name, free_port())
         argv = [executable, "-m", "waybill", "worker", *(["--stages", stages] if stages else [])]
         variables = {
@@ -143,6 +146,7 @@ class Pipeline:
             "WAYBILL_FRESHNESS_SECONDS": "0.5",
             "WAYBILL_WEB_PORT": str(web),
             **self.environment,
+            **changes,
         }
         child = Child(name, argv, log=self.home / f"{name}.log", env=environment(**variables), cwd=ROOT)
         self._workers[name] = child

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 import aiohttp
@@ -16,17 +17,17 @@ from aiokafka import TopicPartition
 from evidence.errors import ConfigError, PermanentError, RetryableError, UnavailableError, WaybillError
 from evidence.files.local import LocalFiles
 from evidence.files.seam import Files
-from inference.backend import Backend
-from inference.routes import load
-from inference.triton import TritonBackend
 from queries.database import Evidence
 from streams.brokers.probe import node_count
 from streams.kafka import check_topics, log_identity
+from streams.registry import ASKEW_S, duration, roster_of
 from streams.topics import EVIDENCE
-from waybill.assembly import backends
+from streams.workers import Facts, vault_differs
 from waybill.cli.traffic import tail
+from waybill.endpoint_checks import check_endpoint
 from waybill.parts import check_rulebook
 from waybill.settings import Settings
+from waybill.site import known_vault
 
 Check = Callable[[Settings], Awaitable[str]]
 
@@ -57,7 +58,8 @@ async def findings(settings: Settings) -> AsyncIterator[Finding]:
         ("topics", topics),
         ("clock", clock),
         ("worker", worker),
-        *((f"endpoint {name}", _endpoint(name)) for name in settings.endpoints),
+        ("site", site),
+        *((f"endpoint {name}", partial(check_endpoint, name=name)) for name in settings.endpoints),
         ("evidence", evidence),
     ]
     for name, check in checks:
@@ -98,8 +100,13 @@ async def topics(settings: Settings) -> str:
 
 
 async def clock(settings: Settings) -> str:
-    """No record is from the future: deadlines and freshness mean something only where clocks agree."""
+    """Clocks agree, this machine's with the broker's, and no record is from the future: deadlines rest on it."""
     kafka = settings.kafka_settings()
+    _, there = await roster_of(kafka)
+    apart = (datetime.now(UTC) - there).total_seconds()
+    if abs(apart) > ASKEW_S:
+        way = "ahead of" if apart > 0 else "behind"
+        raise PermanentError(f"this machine's clock is {duration(apart)} {way} the broker's: set it (NTP)")
     reader = await tail(kafka, (EVIDENCE,))
     newest = 0.0
     try:
@@ -114,7 +121,7 @@ async def clock(settings: Settings) -> str:
     ahead = newest - datetime.now(UTC).timestamp()
     if ahead > _AHEAD_S:
         raise PermanentError(f"the newest evidence is {ahead:.0f} s in the future: set this machine's clock (NTP)")
-    return "agrees with the newest evidence" if newest else "no evidence to compare it with yet"
+    return f"{abs(apart):.1f} s from the broker's"
 
 
 async def worker(settings: Settings) -> str:
@@ -135,21 +142,18 @@ async def worker(settings: Settings) -> str:
     return f"runs {', '.join(stages)} at {url}"
 
 
-def _endpoint(name: str) -> Check:
-    async def check(settings: Settings) -> str:
-        config = settings.endpoints[name]
-        if config.kind == "triton":
-            # With its models named, it is asked for a token of each: a server can be up and its model dead.
-            models = {route.model for route in load(settings.routes).routes if route.endpoint == name}
-            backend: Backend = TritonBackend(config.url, models=sorted(models))
-        else:
-            backend = backends(settings.model_copy(update={"endpoints": {name: config}}))[name]
-        try:
-            return await backend.ready()
-        finally:
-            await backend.close()
-
-    return check
+async def site(settings: Settings) -> str:
+    """The workers that run belong together, and this machine's vault is theirs."""
+    roster, now = await roster_of(settings.kafka_settings())
+    if roster.vault is None:
+        return "no worker has registered yet"
+    ours = await asyncio.to_thread(known_vault, settings)
+    if ours is not None and (found := vault_differs(Facts(vault=ours), roster.vault)):
+        raise ConfigError(found.sentence)
+    alive = roster.alive(now)
+    where = ", ".join(seen.worker.place for seen in alive)
+    here = "" if ours else f"; there is no vault at {settings.vault_folder}, so that nothing of it can be opened here"
+    return f"{len(alive)} worker{'s' if len(alive) != 1 else ''} registered{': ' if alive else ''}{where}{here}"
 
 
 async def evidence(settings: Settings) -> str:

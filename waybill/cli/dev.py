@@ -45,6 +45,16 @@ def dev(
         Literal["noida", "kafka"],
         typer.Option(help="Which broker to start: the development broker, or Apache Kafka (needs Java)."),
     ] = "noida",
+    port: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, max=65_535, help="Port of the broker (default: 9092, or the next free one)."),
+    ] = None,
+    web_port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, max=65_535, help="Port of health and metrics (default: 6066, or the next free one)."
+        ),
+    ] = None,
     local_model: Annotated[
         Literal["auto", "triton", "in-process"],
         typer.Option(help="How the local model runs; auto takes Triton where it can run."),
@@ -53,6 +63,8 @@ def dev(
     """Start the whole pipeline on this machine: broker, topics, local model, a stand-in for a hosted provider, worker.
 
     Everything is on 127.0.0.1 and ends together, by Ctrl-C too (a second Ctrl-C does not wait for what is in flight).
+    On a broker that it did not start, its topics and groups begin with `dev-<user>-` unless `WAYBILL_KAFKA_PREFIX` is
+    set, and it takes nobody's requests: where other workers run under that prefix it does not start.
     With a provider's key of your own, set `WAYBILL_ENDPOINTS__HOSTED__KIND=openai`, `__URL` and `__KEY_FILE`, and no
     stand-in is started. While it runs, `waybill send`, `receipt`, `trace` and `doctor` find it by themselves.
 
@@ -62,8 +74,10 @@ def dev(
         raise ConfigError("--until-done waits for requests: give --requests FILE.jsonl too")
     from waybill.settings import load  # noqa: PLC0415 - `--help` needs none of it
 
-    settings = load(home=home, kafka=kafka)
+    settings = load(home=home, kafka=kafka, web_port=web_port)
     own = None if "kafka" in settings.model_fields_set else broker
+    if own is None and port is not None:
+        raise ConfigError("--port is for a broker that `waybill dev` starts; --kafka or WAYBILL_KAFKA names another")
     # Files are read before anything is started: what is wrong in them is told at once.
     from waybill.cli.lines import read  # noqa: PLC0415 - `--help` needs none of it
     from waybill.dev import Supervisor, Wanted  # noqa: PLC0415 - the same
@@ -71,7 +85,7 @@ def dev(
 
     check_texts(settings)
     lines = read(requests, datetime.now(UTC), lambda: str(uuid4())) if requests is not None else ()
-    supervisor = Supervisor(Wanted(settings, own, local_model), lambda line: out.print(line, markup=False))
+    supervisor = Supervisor(Wanted(settings, own, local_model, port), lambda line: out.print(line, markup=False))
     listen()
     return _run(supervisor, _whole(supervisor, lines, until_done=until_done))
 

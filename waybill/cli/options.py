@@ -51,14 +51,15 @@ def resolve(*, home: Path | None = None, kafka: str | None = None, **flags: Any)
     from waybill.settings import load  # noqa: PLC0415 - the same
 
     settings = load(home=home, kafka=kafka, **flags)
-    if "kafka" in settings.model_fields_set:
-        return settings
+    elsewhere = settings.kafka if "kafka" in settings.model_fields_set else None
     run = dev_run.read(settings.home)
+    if elsewhere is not None and (run is None or run.kafka != elsewhere):
+        return settings
     if run is None:
         if dev_run.stale(settings.home):
             tell(f"waybill: {settings.home / dev_run.FILE} is of a run that has ended, and is not used")
         return settings
-    given = settings.model_fields_set
+    given = settings.model_fields_set - {"kafka"}  # the same one, where it is given
     known = {"kafka": run.kafka, "kafka_prefix": run.kafka_prefix, "log_id": run.log_id, "web_port": run.web_port}
     more = {name: value for name, value in known.items() if name not in given}
     endpoints = {name: place.model_dump() for name, place in run.endpoints.items() if name not in settings.endpoints}

@@ -40,6 +40,7 @@ from waybill.cli import (
     retention,
     reveal,
     send,
+    site,
     standin,
     topics,
     trace,
@@ -109,6 +110,7 @@ app.add_typer(hold.app, name="hold", rich_help_panel=_GOVERN)
 app.add_typer(retention.app, name="retention", rich_help_panel=_GOVERN)
 app.add_typer(vault.app, name="vault", rich_help_panel=_GOVERN)
 app.add_typer(identity.app, name="identity", rich_help_panel=_GOVERN)
+app.add_typer(site.app, name="site", rich_help_panel="Look after it")
 app.add_typer(topics.app, name="topics", rich_help_panel="Look after it")
 
 

@@ -45,17 +45,18 @@ def list_(kafka: Kafka = None, home: Home = None) -> int:
     """
     settings = resolve(home=home, kafka=kafka)
     from streams.kafka import partition_counts  # noqa: PLC0415 - `--help` needs none of it
-    from streams.topics import ALL  # noqa: PLC0415 - the same
+    from streams.topics import ALL, WORKERS  # noqa: PLC0415 - the same
 
     listen()
     cluster = settings.kafka_settings()
-    counts = asyncio.run(partition_counts(cluster))
+    topics = (*ALL, WORKERS)
+    counts = asyncio.run(partition_counts(cluster, topics))
     table = Table("topic", "partitions", "kept", "what is on it")
-    for topic in ALL:
+    for topic in topics:
         there = str(counts[topic.name]) if topic.name in counts else "[red]missing[/red]"
         table.add_row(cluster.name(topic), there, topic.kept, topic.about)
     out.print(table)
-    missing = [topic.name for topic in ALL if topic.name not in counts]
+    missing = [topic.name for topic in topics if topic.name not in counts]
     if missing:
         out.print("run `waybill topics create`")
     return 1 if missing else 0
