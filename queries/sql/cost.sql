@@ -1,8 +1,9 @@
 -- title: What it cost, by tenant and model
 -- about: Tokens and US dollars of answered calls, by the routes' own price lists.
 -- param: since moment = null
+-- param: until moment = null
 SELECT
-    tenant_ref,
+    /* site */ tenant_ref,
     route.provider AS provider,
     route.model AS model,
     count(*) AS calls,
@@ -11,5 +12,6 @@ SELECT
     round(sum(usage.cost_usd), 6) AS cost_usd
 FROM events
 WHERE event_type = 'model.completed' AND (CAST($since AS TIMESTAMPTZ) IS NULL OR occurred_at >= $since)
+    AND (CAST($until AS TIMESTAMPTZ) IS NULL OR occurred_at < $until)
 GROUP BY ALL
 ORDER BY cost_usd DESC, tenant_ref, model

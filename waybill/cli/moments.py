@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime, timedelta
-from typing import Final
+from datetime import datetime
 
 from evidence.errors import ConfigError
 
-_AGO: Final = re.compile(r"(\d{1,6})([hd])")
 
-
-def moment(text: str, now: datetime) -> datetime:
-    """Read a moment: RFC 3339, or how long ago, as `12h` or `30d`.
+def moment(text: str, now: datetime, option: str = "--since") -> datetime:
+    """Read the moment that an option gives: RFC 3339, or how long ago, as `12h` or `30d`.
 
     Raises:
         ConfigError: it is neither.
     """
-    if ago := _AGO.fullmatch(text):
-        return now - timedelta(hours=int(ago[1]) * (24 if ago[2] == "d" else 1))
+    from queries import moments  # noqa: PLC0415 - `--help` needs none of it
+
     try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(f"--since {text!r}: write a time such as 2026-04-01T00:00:00Z, or 12h or 30d") from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+        return moments.moment(text, now)
+    except ValueError as error:
+        raise ConfigError(f"{option}: {error}") from None
