@@ -1,7 +1,7 @@
 """Text from outside, as people may look at it: what would steer a terminal or hide is written out.
 
-Requests, answers, ids and file names may hold anything. An escape sequence clears a screen, a bidirectional control turns
-a sentence round, a carriage return paints over a line. Machines get such text exactly (JSON, CSV); people get it visibly.
+Requests, answers, ids and file names may hold anything. An escape sequence clears a screen, a bidirectional control
+turns a sentence round, a carriage return paints over a line. Machines get such text exactly, people visibly.
 """
 
 from __future__ import annotations

@@ -85,6 +85,7 @@ class Result:
         """Stop computing; safe to call twice."""
         self._deadline.cancel()
         self._rows.close()
+        self._reader = None  # what is left of an answer when the program ends is told of by the library, at length
         self._cursor.close()
 
     def _read(self) -> Generator[tuple[Any, ...], None, None]:
@@ -241,6 +242,9 @@ class _Deadline:
 
     def cancel(self) -> None:
         self._timer.cancel()
+        if self._timer is not threading.current_thread():
+            # It holds the cursor: one that outlives the answer could be alive when the program ends.
+            self._timer.join()
 
     def explain(self, error: Exception) -> QueryError:
         if self._passed:

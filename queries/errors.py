@@ -4,6 +4,7 @@ PermanentError
 ├── QueryError      the question cannot be answered as it is asked
 │   └── TooSlow     it took longer than its time limit
 └── OutputError     an answer cannot be written where it should go
+    └── OutputClosed    nobody reads it any more
 """
 
 from __future__ import annotations
@@ -21,3 +22,7 @@ class TooSlow(QueryError):  # noqa: N818 - named as the condition
 
 class OutputError(PermanentError):
     """An answer cannot be written where it should go: the disk is full, or the encoding cannot hold it."""
+
+
+class OutputClosed(OutputError):  # noqa: N818 - named as the condition
+    """The reader of the output has gone, as `head` does; nobody is left to tell."""

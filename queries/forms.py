@@ -18,7 +18,7 @@ _MICROSECONDS: Final = re.compile(r"(?<=\d{2}:\d{2}:\d{2})\.(\d{3})\d+")
 
 
 def json_text(value: Any) -> str:
-    """Return a value as JSON: decimals with all their digits, moments as RFC 3339, what JSON has no form for as text."""
+    """Return a value as JSON: decimals with all digits, moments as RFC 3339, what JSON has no form for as text."""
     if isinstance(value, Decimal):
         return exact(value) if value.is_finite() else json.dumps(str(value))
     if isinstance(value, dict | Pairs):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, Literal
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console  # noqa: TID251 - a type; tests give the library's own
 from rich.table import Table
 
 from evidence.visible import safe_json, visible, visible_line
@@ -158,6 +158,6 @@ def _objects(result: Result, console: Console) -> Iterator[str]:
 
 def _framed(objects: Iterator[str]) -> Iterator[str]:
     count = 0
-    for count, text in enumerate(objects, start=1):  # noqa: B007 - the count is wanted
+    for count, text in enumerate(objects, start=1):
         yield ("[" if count == 1 else ",\n ") + text
     yield "]\n" if count else "[]\n"

@@ -1,27 +1,25 @@
 """The terminal: what people read is written through here, and nothing that comes from outside steers it.
 
-`Terminal` takes no markup and writes every control out visibly, whoever made the text: a table's cell, a title, a `Text`.
+`Terminal` takes no markup and writes every control out visibly, whoever made the text: a cell, a title, a `Text`.
 Only styles that the program sets itself become escape sequences. `Text` is the one way to style a text; the checks of
 this project let no other module import the library's own.
 """
 
 from __future__ import annotations
 
-import errno
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import TextIOBase
-from typing import Any, Final, Literal, TextIO
+from typing import Any, Final, Literal, TextIO, cast
 
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType  # noqa: TID251 - the one place
 from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text as PlainText  # noqa: TID251 - the one place
 
 from evidence.visible import visible
-from queries.errors import OutputError
+from queries.errors import OutputClosed, OutputError
 
 _FILE_WIDTH: Final = 160
 """Columns where there is no terminal whose width could be asked for."""
@@ -46,8 +44,13 @@ class Terminal(Console):
         stream = _Stream(name)
         width = None if stream.isatty() else _FILE_WIDTH
         super().__init__(
-            file=stream, stderr=name == "stderr", markup=False, highlight=False, emoji=False, width=width
-        )  # type: ignore[call-overload] # the stream is a text stream in all that is asked of it
+            file=cast("TextIO", stream),
+            stderr=name == "stderr",
+            markup=False,
+            highlight=False,
+            emoji=False,
+            width=width,
+        )
 
     def render_str(self, text: str, **options: Any) -> PlainText:
         """Return a text as it will look; this is where every plain string passes that is shown."""
@@ -61,10 +64,6 @@ class Terminal(Console):
             else:
                 yield Segment(visible(segment.text), segment.style)
 
-    def on_broken_pipe(self) -> None:
-        """Let the program end as it does where nobody reads any more."""
-        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
-
 
 class _Stream(TextIOBase):
     """Standard output or standard error as they are now; a fault of writing is told as what it is."""
@@ -75,7 +74,8 @@ class _Stream(TextIOBase):
     @property
     def _file(self) -> TextIO:
         file: TextIO = getattr(sys, self._name)
-        return file
+        # While a progress display is shown, the library puts itself in the stream's place.
+        return cast("TextIO", getattr(file, "rich_proxied_file", file))
 
     @property
     def encoding(self) -> str:  # type: ignore[override] # as the stream has it now
@@ -104,11 +104,11 @@ class _Stream(TextIOBase):
 
 @contextmanager
 def _telling(name: str) -> Iterator[None]:
-    """Turn a fault of writing into an error of ours; a reader that has gone is no fault."""
+    """Turn a fault of writing into an error of ours; a reader that has gone is one too."""
     try:
         yield
     except BrokenPipeError:
-        raise
+        raise OutputClosed("nobody reads the output any more") from None
     except OSError as error:
         where = "standard output" if name == "stdout" else "standard error"
         raise OutputError(f"{where} cannot be written: {error.strerror or error}") from None
@@ -129,7 +129,7 @@ def data(console: Console, lines: Iterator[str], *, what: str) -> int:
             except UnicodeEncodeError as error:
                 sign = visible(error.object[error.start])
                 raise OutputError(
-                    f"{what} would not be exact: the output is {encoding}, which cannot hold {ascii(sign)}; set "
+                    f"{what} would not be exact: the output is {encoding}, which cannot hold {sign!a}; set "
                     "PYTHONIOENCODING=utf-8"
                 ) from None
         console.file.write(line)

@@ -7,6 +7,7 @@ would make another answer of the one that the database gave.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -98,39 +99,52 @@ def converted(kind: str, values: list[Any]) -> list[Any]:
 
 def read(array: Any) -> list[Any]:
     """Return the values of a column."""
-    kind = array.type
-    types = pa.types
     if isinstance(array, pa.ExtensionArray):
         return read(array.storage)
-    if types.is_dictionary(kind):
-        return read(array.dictionary_decode())
-    if types.is_struct(kind):
-        names, parts = [field.name for field in kind], [read(part) for part in array.flatten()]
-        rows = zip(*parts, strict=True) if parts else [()] * len(array)
-        return [dict(zip(names, row, strict=True)) if ok else None for row, ok in zip(rows, _valid(array), strict=True)]
-    if types.is_map(kind):
-        pairs = list(zip(read(array.keys), read(array.items), strict=True))  # of the whole, wherever this part begins
-        ends = array.offsets.to_pylist()
-        parts = [Pairs(pairs[begin:end]) for begin, end in pairwise(ends)]
-        return [part if ok else None for part, ok in zip(parts, _valid(array), strict=True)]
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        return _parted(array, read(array.flatten()))
-    if types.is_union(kind):
-        return [None if item.value is None else read(pa.repeat(item.value, 1))[0] for item in array]
-    if types.is_timestamp(kind):
-        return _each(array.cast(pa.int64()), lambda value: _moment(value, kind.unit, zoned=kind.tz is not None))
-    if types.is_date32(kind):
-        return _each(array.cast(pa.int32()), _date)
-    if types.is_time64(kind):
-        return _each(array.cast(pa.int64()), lambda value: _time(value * (_PER_S["ns"] // _PER_S[kind.unit])))
-    if types.is_interval(kind):
-        return _each(array, lambda value: Interval(value.months, value.days, value.nanoseconds))
-    if types.is_float32(kind):
-        return _each(array, _short)
-    if types.is_decimal(kind):
-        return array.to_pylist() if kind.scale else _each(array, int)
+    for is_kind, reader in _READERS:
+        if is_kind(array.type):
+            return reader(array)
     plain: list[Any] = array.to_pylist()
     return plain
+
+
+def _structs(array: Any) -> list[Any]:
+    names, parts = [field.name for field in array.type], [read(part) for part in array.flatten()]
+    rows = zip(*parts, strict=True) if parts else [()] * len(array)
+    return [dict(zip(names, row, strict=True)) if ok else None for row, ok in zip(rows, _valid(array), strict=True)]
+
+
+def _maps(array: Any) -> list[Any]:
+    pairs = list(zip(read(array.keys), read(array.items), strict=True))  # of the whole, wherever this part begins
+    parts = [Pairs(pairs[begin:end]) for begin, end in pairwise(array.offsets.to_pylist())]
+    return [part if ok else None for part, ok in zip(parts, _valid(array), strict=True)]
+
+
+def _lists(array: Any) -> list[Any]:
+    values, parts, place = read(array.flatten()), [], 0
+    for length in pc.list_value_length(array).to_pylist():
+        parts.append(None if length is None else values[place : place + length])
+        place += length or 0
+    return parts
+
+
+def _unions(array: Any) -> list[Any]:
+    return [None if item.value is None else read(pa.repeat(item.value, 1))[0] for item in array]
+
+
+def _moments(array: Any) -> list[Any]:
+    unit, zoned = array.type.unit, array.type.tz is not None
+    return _each(array.cast(pa.int64()), lambda value: _moment(value, unit, zoned=zoned))
+
+
+def _times(array: Any) -> list[Any]:
+    scale = _PER_S["ns"] // _PER_S[array.type.unit]
+    return _each(array.cast(pa.int64()), lambda value: _time(value * scale))
+
+
+def _decimals(array: Any) -> list[Any]:
+    # The database counts sums of integers in 128 bits, which are decimals without a fraction on the way here.
+    return array.to_pylist() if array.type.scale else _each(array, int)
 
 
 def _each(array: Any, made: Any) -> list[Any]:
@@ -140,16 +154,6 @@ def _each(array: Any, made: Any) -> list[Any]:
 def _valid(array: Any) -> list[bool]:
     valid: list[bool] = array.is_valid().to_pylist()
     return valid
-
-
-def _parted(array: Any, values: list[Any]) -> list[Any]:
-    """Return values list by list."""
-    parts: list[Any] = []
-    place = 0
-    for length in pc.list_value_length(array).to_pylist() if len(array) else ():
-        parts.append(None if length is None else values[place : place + length])
-        place += length or 0
-    return parts
 
 
 def _moment(value: int, unit: str, *, zoned: bool) -> datetime | str:
@@ -208,3 +212,24 @@ def _short(value: float) -> float:
 def exact(value: Decimal) -> str:
     """Return a decimal with all its digits."""
     return format(value, "f")
+
+
+_READERS: Final[tuple[tuple[Callable[[Any], bool], Callable[[Any], list[Any]]], ...]] = (
+    (pa.types.is_dictionary, lambda array: read(array.dictionary_decode())),
+    (pa.types.is_struct, _structs),
+    (pa.types.is_map, _maps),
+    (pa.types.is_list, _lists),
+    (pa.types.is_large_list, _lists),
+    (pa.types.is_fixed_size_list, _lists),
+    (pa.types.is_union, _unions),
+    (pa.types.is_timestamp, _moments),
+    (pa.types.is_date32, lambda array: _each(array.cast(pa.int32()), _date)),
+    (pa.types.is_time64, _times),
+    (
+        pa.types.is_interval,
+        lambda array: _each(array, lambda each: Interval(each.months, each.days, each.nanoseconds)),
+    ),
+    (pa.types.is_float32, lambda array: _each(array, _short)),
+    (pa.types.is_decimal, _decimals),
+)
+"""How the values of a column are read, by its type; those of other types are Python's own."""

@@ -38,7 +38,7 @@ def sql(
     query: Annotated[
         str | None,
         typer.Argument(
-            metavar="[QUERY]", help="One SELECT over events, requests and crossings; - reads it from standard input."
+            metavar="QUERY", help="One SELECT over events, requests and crossings; - reads it from standard input."
         ),
     ] = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", metavar="FILE", help="Read the query from FILE.")] = None,
@@ -65,10 +65,8 @@ def sql(
 
 
 def ask(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A question's name; none lists them.")] = None,
-    given: Annotated[
-        list[str] | None, typer.Argument(metavar="[PARAM=VALUE]...", help="The question's parameters.")
-    ] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A question's name; none lists them.")] = None,
+    given: Annotated[list[str] | None, typer.Argument(metavar="PARAM=VALUE", help="The question's parameters.")] = None,
     form: Format = "auto",
     as_json: Json = False,  # noqa: FBT002 - a flag
     timeout: Seconds = None,

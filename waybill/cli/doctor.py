@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from rich.text import Text
-
+from queries.terminal import Text
 from waybill.cli.interrupts import listen
 from waybill.cli.options import Home, Kafka, out, resolve
 

@@ -34,7 +34,8 @@ _SHOWN: Final = 8
 
 Federated = Annotated[bool, typer.Option("--federated", help="Ask the copies of the other sites too.")]
 Strict = Annotated[
-    bool, typer.Option("--strict", help="With --federated: fail where a site or a column is missing, or a copy is too old.")
+    bool,
+    typer.Option("--strict", help="With --federated: fail where a site or a column is missing, or a copy is too old."),
 ]
 SitesFile = Annotated[
     Path | None, typer.Option("--sites", metavar="FILE", help=f"The sites (default: {DEFAULT.as_posix()}).")
@@ -86,7 +87,7 @@ class Asked:
         """
         from queries.render import render  # noqa: PLC0415 - `--help` needs none of it
 
-        holes = self._holes(sql)
+        holes = self.holes(sql)
         result = self.evidence.query(sql, values, timeout_s)
         if not self.states:
             render(result, form, out, max_rows=rows)
@@ -100,13 +101,17 @@ class Asked:
             told += [f"# site {name} does not grant: {', '.join(paths)}\n" for name, paths in holes.items()]
             data(out, iter(told), what="CSV")
         if form == "json":
-            sites = [described(state, holes.get(state.name, ())) for state in self.states]
-            data(out, iter([f'{{"sites": {safe_json(json.dumps(sites))},\n "rows": ']), what="JSON")
+            sites = safe_json(json.dumps(self.described(holes)))
+            data(out, iter([f'{{"sites": {sites},\n "rows": ']), what="JSON")
         render(result, form, out, max_rows=rows)
         if form == "json":
             data(out, iter(["}\n"]), what="JSON")
 
-    def _holes(self, sql: str) -> dict[str, tuple[str, ...]]:
+    def described(self, holes: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+        """Return what became of each site in JSON's own types."""
+        return [described(state, holes.get(state.name, ())) for state in self.states]
+
+    def holes(self, sql: str) -> dict[str, tuple[str, ...]]:
         """Tell of what the sites do not grant and the statement needs, and return it."""
         from queries.federated import FederatedEvidence  # noqa: PLC0415 - `--help` needs none of it
 

@@ -46,7 +46,11 @@ err = Terminal("stderr")
 
 def write_json(value: Any, *, indent: bool = True) -> None:
     """Write a value as one JSON document, exactly, whatever the width of a terminal."""
-    text = orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else 0).decode()
+    write_json_text(orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else 0).decode())
+
+
+def write_json_text(text: str) -> None:
+    """Write what is JSON already."""
     ascii_only = not out.encoding.lower().startswith("utf")
     data(out, iter([safe_json(text, ascii_only=ascii_only) + "\n"]), what="JSON")
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
-import orjson
 import typer
 
 from waybill.cli.interrupts import listen
-from waybill.cli.options import Home, Kafka, out, resolve, tell
+from waybill.cli.options import Home, Kafka, out, resolve, tell, write_json
 
 
 def receipt(
@@ -38,7 +37,7 @@ def receipt(
         )
         return 1
     if as_json:
-        out.print(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode(), markup=False)
+        write_json(found)
     else:
         out.print(receipt_panel(found))
     return 0

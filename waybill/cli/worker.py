@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from evidence.errors import ConfigError
+from evidence.visible import VisibleFormatter
 from waybill.cli.interrupts import listen
 from waybill.cli.options import Home, Kafka
 
@@ -90,7 +91,7 @@ def _log_to_stderr() -> None:
         {
             "version": 1,
             "disable_existing_loggers": False,
-            "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+            "formatters": {"line": {"()": VisibleFormatter, "fmt": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
             "root": {"level": "INFO", "handlers": ["stderr"]},
             "loggers": {name: {"level": "WARNING"} for name in _QUIET},
