@@ -85,7 +85,7 @@ def place(here: Here, kafka: str, prefix: str, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.kafka
 def test_an_export_is_evidence_first_and_holds_what_the_sites_grant(here, place, capsys):
     """The event names recipient, terms and waybill, which lies in the copy; a second run adds nothing."""
-    export(to="hq", sites=here.file, actor="user:dora")
+    export(to="hq", sites=here.file, by="user:dora")
     said = capsys.readouterr().out
     (event,) = place.events(1)
     detail = json.loads(event["detail"])

@@ -13,7 +13,6 @@ from rich.table import Table
 from evidence.errors import ConfigError
 from queries.terminal import Text
 from waybill.cli.federated import Federated, Reach, SitesFile, Strict, asked
-from waybill.cli.interrupts import end_at_once
 from waybill.cli.options import Home, Json, err, out, resolve, write_json
 
 if TYPE_CHECKING:
@@ -59,7 +58,6 @@ def sql(
     """
     settings = resolve(home=home, sql_seconds=timeout)
     text = _query(query, file)
-    end_at_once()
     with asked(settings, Reach(federated, strict, sites)) as opened:
         opened.answer(text, None, settings.sql_seconds, _form(form, as_json=as_json), rows)
 
@@ -98,7 +96,6 @@ def ask(
     values = question.bind(_pairs(question, given or []))
     if form in ("auto", "table", "line"):
         err.print(Text(question.title, "bold") + Text(f": {question.about}"))
-    end_at_once()
     with asked(settings, Reach(federated, strict, sites)) as opened:
         text = question.sql_by_site if federated else question.sql
         opened.answer(text, values, settings.sql_seconds, form, rows)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from evidence.errors import ConfigError
-from waybill.cli.interrupts import end_at_once
 from waybill.cli.moments import moment
 from waybill.cli.options import Home, out, resolve, tell, write_json
 
@@ -113,7 +112,6 @@ def drift(
 
     records = _load(settings, decisions).whole()
     begin = moment(since, datetime.now(UTC)) if since is not None else None
-    end_at_once()
     with Evidence(settings.evidence_files()) as evidence:
         measured = measure(evidence, since=begin, timeout_s=settings.sql_seconds)
     lines = [line for record in records.values() for line in compare(record, measured.get(record.route))]

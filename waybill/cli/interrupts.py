@@ -1,9 +1,10 @@
 """What Ctrl-C does when.
 
-While a command loads what it needs there is nothing to stop, and an exception in the midst of a native library's import
-comes out as something else: the signal then simply ends the process (a shell shows 130). From `listen` on it is an
-exception, as always in Python; from `end_at_once` on, in commands that only read, it ends the process whatever it does.
-A process that was started with SIGINT ignored, as shells do in the background, keeps ignoring it.
+While a command loads what it needs, or only reads, there is nothing to be ended in order: the signal ends the process
+with 130, at once and without a word. An exception in the midst of a native library's import comes out as something
+else, and Python's own handlers wait until native code returns, which a query may do minutes later; so the signal wakes
+a thread. From `listen` on it is an exception, as always in Python. A process that was started with SIGINT ignored, as
+shells do in the background, keeps ignoring it.
 """
 
 from __future__ import annotations
@@ -17,36 +18,50 @@ _INTERRUPTED: Final = 128 + signal.SIGINT
 
 
 def end_quietly() -> None:
-    """From now on, Ctrl-C ends the process at once and without a word."""
+    """From now on, Ctrl-C ends the process at once and without a word, also in the midst of a query."""
     if _ours() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        _Watch.begin()
 
 
 def listen() -> None:
     """From now on, Ctrl-C raises KeyboardInterrupt, so that what was begun can be ended."""
-    if _ours() and signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+    if _ours() and _Watch.current is not None:
+        _Watch.current.end()
+
+
+class _Watch(threading.Thread):
+    """Ends the process when the signal comes, whatever the main thread does."""
+
+    current: _Watch | None = None
+
+    def __init__(self) -> None:
+        super().__init__(name="interrupts", daemon=True)
+        self._pipe, self._bell = os.pipe()
+        os.set_blocking(self._bell, False)
+
+    @classmethod
+    def begin(cls) -> None:
+        """Watch for the signal."""
+        watch = cls()
+        watch.start()
+        signal.set_wakeup_fd(watch._bell, warn_on_full_buffer=False)
+        signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
+        cls.current = watch
+
+    def end(self) -> None:
+        """Watch no longer; the thread is gone when this returns."""
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.set_wakeup_fd(-1)
+        os.close(self._bell)
+        self.join()
+        type(self).current = None
 
-
-def end_at_once() -> None:
-    """From now on, Ctrl-C ends the process with 130 and without a word, also in the midst of a query.
-
-    Python's own handlers wait until native code returns, which a query may do minutes later. The signal wakes a thread
-    instead; there is nothing to be ended in order, because nothing was begun.
-    """
-    if not (_ours() and signal.getsignal(signal.SIGINT) is signal.SIG_DFL):
-        return
-    here, there = os.pipe()
-    os.set_blocking(there, False)
-    signal.set_wakeup_fd(there, warn_on_full_buffer=False)
-    signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
-    threading.Thread(target=_wait, args=(here,), name="interrupts", daemon=True).start()
-
-
-def _wait(pipe: int) -> None:
-    while os.read(pipe, 1) != bytes([signal.SIGINT]):
-        pass
-    os._exit(_INTERRUPTED)
+    def run(self) -> None:
+        """Wait for the signal, or until nobody can ring any more."""
+        while came := os.read(self._pipe, 1):
+            if came[0] == signal.SIGINT:
+                os._exit(_INTERRUPTED)
+        os.close(self._pipe)
 
 
 def _ours() -> bool:

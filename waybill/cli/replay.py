@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from waybill.cli.interrupts import end_at_once
 from waybill.cli.moments import moment
 from waybill.cli.options import Home, Json, out, resolve, write_json
 
@@ -43,7 +42,6 @@ def replay(
 
     begin = moment(since, datetime.now(UTC)) if since is not None else None
     book = offline.book_of(settings, policy)
-    end_at_once()
     with Evidence(settings.evidence_files()) as evidence:
         found = offline.replay(decisions(evidence, since=begin, timeout_s=settings.sql_seconds), book)
     if as_json:

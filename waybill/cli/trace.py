@@ -11,7 +11,6 @@ from rich.table import Table
 from queries.forms import json_text
 from queries.terminal import Text
 from waybill.cli.federated import Federated, Reach, SitesFile, Strict, asked
-from waybill.cli.interrupts import end_at_once
 from waybill.cli.options import Home, Json, out, resolve, tell, write_json_text
 
 _COLUMNS: Final = """
@@ -61,7 +60,6 @@ def trace(
     Example: `waybill trace 7d0c1f6e-8a35-4d7a-9a44-5f3f0b0f6d11`
     """
     settings = resolve(home=home)
-    end_at_once()
     sql = _JOINED if federated else _STORY
     with asked(settings, Reach(federated, strict, sites)) as opened:
         holes = opened.holes(sql)
@@ -164,9 +162,10 @@ def _what(row: dict[str, Any]) -> str:
         "took out": _listed(row["removed"], row["applied"]) if kind == "data.redacted" else None,
         "sources": _listed(row["sources"]) if kind == "context.selected" else None,
         "left out": _listed(row["sources_left"]) if kind == "context.selected" else None,
-        "consent": row["consent_state"] if kind == "model.intended" else None,
+        "consent": row["consent_state"] if kind == "model.intended" and row["consent_state"] != "none" else None,
         "needs": row["authority"] if kind == "approval.requested" else None,
-        "by": row["approver"] if about_approval or kind == "model.intended" else None,
+        "by": row["approver"] if about_approval else None,
+        "approved by": row["approver"] if kind == "model.intended" else None,
         "note": row["note"] if about_approval else None,
         "took": f"{row['duration_ms']:.1f} ms" if row["duration_ms"] is not None else None,
         "cost": f"${row['cost_usd']:.6f}" if row["cost_usd"] else None,
@@ -175,8 +174,6 @@ def _what(row: dict[str, Any]) -> str:
         "outcome": row["outcome"],
         "detail": row["detail"] if row["stage"] == "operator" else None,
     }
-    if kind == "model.intended" and row["approver"]:
-        told["approved by"] = told.pop("by")
     return ", ".join(f"{name} {value}" for name, value in told.items() if value is not None)
 
 
