@@ -22,6 +22,8 @@ MAX_TABLE_ROWS: Final = 200
 """Rows that are shown to people unless told otherwise; CSV and JSON are always whole."""
 
 _QUOTED: Final = re.compile('[",\r\n]')
+_SYNTAX: Final = re.compile(r"[\\`*\[\]<|~&]|(?<!\w)_|_(?!\w)")
+"""What Markdown would read as its own."""
 _NUMBERS: Final = re.compile(r"U?(BIGINT|INTEGER|HUGEINT|SMALLINT|TINYINT)|DOUBLE|FLOAT|BIGNUM|DECIMAL\(.*\)")
 _NARROW: Final = 36
 """Columns of a terminal below which no column of a table is folded; wider ones may be folded to it."""
@@ -133,8 +135,12 @@ def _markdown(columns: Sequence[str], rows: Iterable[Sequence[_Cell]], console: 
     lines = [[visible_line(name) for name in columns], ["---"] * len(columns)]
     lines += [[each.text for each in row] for row in rows]
     for line in lines:
-        shown = (text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", "<br>") for text in line)
+        shown = (_SYNTAX.sub(_literal, text).replace("\n", "<br>") for text in line)
         console.print(f"| {' | '.join(shown)} |", markup=False, highlight=False, soft_wrap=True)
+
+
+def _literal(sign: re.Match[str]) -> str:
+    return {"<": "&lt;", "&": "&amp;"}.get(sign[0], f"\\{sign[0]}")
 
 
 def _csv(result: Result) -> Iterator[str]:

@@ -53,9 +53,8 @@ def test_a_hold_keeps_until_it_is_released(place, capsys):
     reason = "case 117, asked by ada.lovelace@example.com"
     hold.place(reason=reason, subject="person:7", tenant="acme", by="user:dora")
     identity = placed(place.home)
-    assert (
-        f"hold {identity} is in force: subject person:7, tenant acme; it covers 1 payloads" in capsys.readouterr().out
-    )
+    told = capsys.readouterr().out
+    assert f"hold {identity} is in force: subject person:7, tenant acme; it covers 1 payload now" in told
     retention.run(by="service:timer")
     assert open_object(place.vault, objects["ada"]) == b"{}"
     for name in ("bob", "ada elsewhere"):

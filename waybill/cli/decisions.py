@@ -69,7 +69,7 @@ def check(
 
 @app.command()
 def show(
-    route: Annotated[str | None, typer.Argument(metavar="[ROUTE]", help="The route; none shows all of them.")] = None,
+    route: Annotated[str | None, typer.Argument(metavar="ROUTE", help="The route; none shows all of them.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="As a page for a wiki.")] = False,  # noqa: FBT002 - a flag
     decisions: Folder = None,
     home: Home = None,
@@ -127,7 +127,7 @@ def drift(
 
 @app.command()
 def pin(
-    route: Annotated[str | None, typer.Argument(metavar="[ROUTE]", help="The route.")] = None,
+    route: Annotated[str | None, typer.Argument(metavar="ROUTE", help="The route.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Every route.")] = False,  # noqa: FBT002 - a flag
     artifact: Artifacts = None,
     decisions: Folder = None,

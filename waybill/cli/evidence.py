@@ -57,9 +57,7 @@ def files(
 
 @app.command()
 def checkpoint(
-    log: Annotated[
-        str | None, typer.Argument(metavar="[LOG]", help="Which log; needed where there are several.")
-    ] = None,
+    log: Annotated[str | None, typer.Argument(metavar="LOG", help="Which log; needed where there are several.")] = None,
     number: Annotated[int | None, typer.Option(metavar="N", min=0, help="Which commit (default: the newest).")] = None,
     store: Store = None,
     home: Home = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import orjson
 import typer
 
+from evidence.errors import ConfigError
 from evidence.visible import safe_json
 from queries.terminal import Terminal, data
 
@@ -33,6 +35,9 @@ By = Annotated[
     str | None,
     typer.Option("--by", metavar="KIND:NAME", help="Who does it (default: user:NAME, with the name you logged in by)."),
 ]
+
+_ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?")
+"""A host, with a port or without; what is none ends deep in the network library."""
 
 RENAMED: Final = {"as": "by", "actor": "by"}
 """Options by the names that they had; what was typed once still works, and no help shows it."""
@@ -65,6 +70,8 @@ def resolve(*, home: Path | None = None, kafka: str | None = None, **flags: Any)
     from waybill.settings import load  # noqa: PLC0415 - the same
 
     settings = load(home=home, kafka=kafka, **flags)
+    if not all(_ADDRESS.fullmatch(each.strip()) for each in settings.kafka.split(",")):
+        raise ConfigError(f"--kafka: {settings.kafka!r} is not HOST:PORT")
     if "kafka" in settings.model_fields_set:
         return settings
     run = dev_run.read(settings.home)

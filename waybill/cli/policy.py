@@ -31,7 +31,7 @@ Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it i
 
 @app.command()
 def check(
-    folder: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Folder (default: the one in force).")] = None,
+    folder: Annotated[Path | None, typer.Argument(metavar="DIR", help="Folder (default: the one in force).")] = None,
     home: Home = None,
 ) -> None:
     """Check policies with labels, routes, retention rules and decision records; exit code 2 where something is wrong.

@@ -17,7 +17,7 @@ USAGE: Final = 2
 def verify(
     store: Annotated[
         str | None,
-        typer.Argument(metavar="[STORE]", help="Folder or s3://BUCKET/PREFIX of the store (default: this site's own)."),
+        typer.Argument(metavar="STORE", help="Folder or s3://BUCKET/PREFIX of the store (default: this site's own)."),
     ] = None,
     key: Annotated[
         list[str] | None,
