@@ -167,9 +167,10 @@ def test_holds_and_tokens_are_harmless(home, capsys):
     """A hold's scope and reason, and every claim of a token, are shown as they are."""
     book = HoldBook(home / "vault" / "holds")
     at = next(iter(stories(1))).occurred_at_utc
-    book.place(Hold(id="a" * 12, subject=HOSTILE, tenant=HOSTILE, reason=HOSTILE, by=HOSTILE, at=at))
+    book.place(Hold(id="a" * 12, subject=HOSTILE, tenant=HOSTILE, reason=HOSTILE * 20, by=HOSTILE, at=at))
     check_shown(said(capsys, "hold", "list").out)
-    assert json.loads(said(capsys, "hold", "list", "--json").out)[0]["subject"] == HOSTILE
+    (held,) = json.loads(said(capsys, "hold", "list", "--json").out)
+    assert (held["subject"], held["reason"]) == (HOSTILE, HOSTILE * 20)
     token = home / "token"
     token.write_text(SigningKey.generate().sign({"sub": HOSTILE, HOSTILE: HOSTILE}))
     check_shown(said(capsys, "identity", "show", str(token)).out)

@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from evidence.errors import ConfigError
+from queries.terminal import data
 from waybill.cli.interrupts import listen
 from waybill.cli.options import Home, Json, err, out, resolve, tell, write_json
 
@@ -81,7 +82,7 @@ def checkpoint(
     if latest is None or (number is not None and number > latest):
         raise ConfigError(f"{chosen} has no commit {number if number is not None else 0}; its newest is {latest}")
     note = read_commit(place, chosen, latest if number is None else number).note
-    out.file.write(note.decode())
+    data(out, iter([note.decode()]), what="the checkpoint")
 
 
 @app.command()
