@@ -293,7 +293,7 @@ def check_site(site: str, files: Files, paths: Sequence[str]) -> None:
         except (OSError, pa.ArrowException) as error:
             raise StoreError(f"{files.url(path)} cannot be read: {error}") from None
         if wrong := [name for name in found if name != site]:
-            raise OtherSite(f"{files.url(path)} is of site {site!r} and holds rows of {str(wrong[0])[:80]!r}")
+            raise OtherSite(f"{files.url(path)} is evidence of site {site!r} but holds rows of {str(wrong[0])[:80]!r}")
 
 
 def _state(remote: Remote, seen: _Seen | WaybillError, now: float) -> SiteState:

@@ -60,6 +60,8 @@ def check_statement(sql: str, parser: duckdb.DuckDBPyConnection) -> None:
             kinds = [statement.type for statement in duckdb.extract_statements(sql)]
         if kinds != [duckdb.StatementType.SELECT]:
             found = ", ".join(kind.name for kind in kinds) or "nothing"
+            if found == "MULTI":
+                raise QueryError("PIVOT needs its values listed: PIVOT events ON stage IN ('admission', 'dispatch') …")
             raise QueryError(f"evidence is read-only: one SELECT statement can be asked at a time, and this is {found}")
         answer = parser.execute("SELECT json_serialize_sql($sql)", {"sql": sql}).fetchall()
     except duckdb.Error as error:

@@ -36,15 +36,15 @@ By = Annotated[
 ]
 Roles = Annotated[
     list[str] | None,
-    typer.Option("--role", metavar="ROLE", help="A role that you have; with --token-file the token says it."),
+    typer.Option("--role", metavar="ROLE", help="A role that you have; a token from --token-file says it itself."),
 ]
 Token = Annotated[
     Path | None, typer.Option("--token-file", metavar="FILE", help="A file that holds your signed token.")
 ]
 Wait = Annotated[
-    float, typer.Option("--wait", metavar="SECONDS", min=0, help="How long to wait for the stage to take the answer.")
+    float, typer.Option("--wait", metavar="SECONDS", min=0, help="How long to wait until the answer is taken.")
 ]
-Timeout = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=1, help="Time limit of the reading.")]
+Timeout = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=1, help="Time limit of reading the topic.")]
 
 _PREFIX: Final = 4
 """Characters of an id from which on its beginning is enough."""
@@ -111,7 +111,7 @@ def show(
 def approve(
     approval_id: Id,
     note: Note,
-    override: Annotated[bool, typer.Option("--override", help="Decide against policy; where it escalates.")] = False,  # noqa: FBT002 - a flag
+    override: Annotated[bool, typer.Option("--override", help="Approve although policy escalates it.")] = False,  # noqa: FBT002 - a flag
     by: By = None,
     role: Roles = None,
     token_file: Token = None,
@@ -120,9 +120,9 @@ def approve(
     home: Home = None,
     kafka: Kafka = None,
 ) -> int:
-    """Let a request go on. The approval is bound to the payload whose hash is shown, and to nothing else.
+    """Approve a request, so that it goes on. The approval covers the payload whose hash is shown, and no other.
 
-    Whoever asked cannot approve, and the role that is asked for is needed.
+    You need the role that it asks for, and cannot approve your own request.
 
     Example: `waybill approvals approve 7d0c1f6e-8a35-4d7a-9a44-5f3f0b0f6d11 --note "ticket 12" --role data-steward`
     """

@@ -35,10 +35,9 @@ def erase(
 ) -> None:
     """Destroy the keys of everything that the vault keeps about a person: requests, answers, originals of pseudonyms.
 
-    Requests of the person that are under way end, and what they asked before is kept no more; what they ask afterwards
-    needs new consent. Evidence says first that it was asked for, and then what was erased; it keeps its rows and
-    hashes. What is under legal hold, or has not reached its minimum, stays: that is told, and `waybill retention run`
-    erases it later. It may be killed at any moment and run again.
+    Requests of the person in progress end; later requests need new consent. Evidence records that erasure was asked
+    for, and then what was erased; its own rows and hashes stay. What is under legal hold or below its minimum is named
+    and kept for now; `waybill retention run` erases it later. It is safe to interrupt this and run it again.
 
     Example: `waybill erase person:7 --tenant acme --reason "asked by letter of 2026-11-20"`
     """

@@ -28,11 +28,11 @@ app = typer.Typer(help="Keep what a court or an inquiry needs, whatever retentio
 def place(
     reason: Reason,
     subject: Annotated[
-        str | None, typer.Option("--subject", metavar="REF", help="What is about this person: a reference.")
+        str | None, typer.Option("--subject", metavar="REF", help="Everything about this person: a reference.")
     ] = None,
-    tenant: Annotated[str | None, typer.Option("--tenant", metavar="ID", help="What is of this tenant.")] = None,
+    tenant: Annotated[str | None, typer.Option("--tenant", metavar="ID", help="Everything of this tenant.")] = None,
     request: Annotated[
-        str | None, typer.Option("--request", metavar="REQUEST_ID", help="What is of this request.")
+        str | None, typer.Option("--request", metavar="REQUEST_ID", help="Everything of this request.")
     ] = None,
     by: By = None,
     home: Home = None,
@@ -40,8 +40,8 @@ def place(
 ) -> None:
     """Place a legal hold on a person, a tenant or a request. Combine options to narrow it.
 
-    Neither retention nor erasure removes what a hold covers: payloads, their keys, and rows of evidence. It counts for
-    what comes later too. Where evidence of it cannot be written, it is in force all the same.
+    Retention and erasure leave alone what a hold covers (payloads, their keys, rows of evidence), also what comes
+    later. A hold is in force even where evidence of it cannot be written.
 
     Example: `waybill hold place --subject person:7 --tenant acme --reason "case 2026-117"`
     """
