@@ -143,7 +143,7 @@ def test_a_site_that_passes_off_rows_of_another_is_an_error(three):
     lying = [one.model_copy(update={"site": "hq"}) for one in stories(5)]
     with local_store(folder / "edge-2" / "copy", "edge-2").open(*LOG) as writer:
         writer.append(rows(lying), end=len(lying) - 1)
-    with pytest.raises(OtherSite, match="is of site 'edge-2' and holds rows of 'hq'"):
+    with pytest.raises(OtherSite, match="is evidence of site 'edge-2' but holds rows of 'hq'"):
         opened(folder, edge, remote("edge-2", folder / "edge-2" / "copy"))
     with (
         FederatedEvidence(folder / "edge-2" / "copy", "edge-2", [edge], cache=folder / "cache") as own,
