@@ -8,7 +8,6 @@ from typing import Annotated, Any, Final
 import typer
 from rich.table import Table
 
-from queries.forms import json_text
 from queries.terminal import Text
 from waybill.cli.federated import Federated, Reach, SitesFile, Strict, asked
 from waybill.cli.options import Home, Json, out, resolve, tell, write_json_text
@@ -73,6 +72,8 @@ def trace(
         )
         return 1
     if as_json:
+        from queries.forms import json_text  # noqa: PLC0415 - `--help` needs none of it
+
         write_json_text(json_text({"sites": about, "rows": rows} if federated else rows))
         return 0
     if federated:
