@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -26,6 +25,7 @@ from evidence.store.live import LiveReader
 from queries.errors import QueryError, TooSlow
 from queries.remote import SCHEME, LiveFileSystem
 from queries.statement import check_statement
+from queries.values import converted, read, readable
 from queries.views import CROSSINGS, REQUESTS, events_view
 
 DEFAULT_TIMEOUT_S: Final = 30.0
@@ -85,13 +85,16 @@ class Result:
         """Stop computing; safe to call twice."""
         self._deadline.cancel()
         self._rows.close()
+        self._reader = None  # what is left of an answer when the program ends is told of by the library, at length
         self._cursor.close()
 
     def _read(self) -> Generator[tuple[Any, ...], None, None]:
         try:
             for batch in self._reader:
-                columns = [[_plain(value) for value in column.to_pylist()] for column in batch.columns]
+                columns = map(converted, self.types, map(read, batch.columns))
                 yield from zip(*columns, strict=True)
+        except RuntimeError as error:
+            raise _interrupted(error) from None
         except (duckdb.Error, OSError, ValueError) as error:
             raise self._deadline.explain(error) from error
         finally:
@@ -156,12 +159,17 @@ class Evidence:
             if relation is None:
                 raise QueryError("the statement has no rows to give")  # noqa: TRY301 - the cursor is closed below
             columns, types = tuple(relation.columns), tuple(str(kind) for kind in relation.types)
+            relation = _exact(relation)
             return Result(cursor, deadline, relation.to_arrow_reader(_BATCH_ROWS), columns, types)
         except BaseException as error:
             deadline.cancel()
             cursor.close()
             if isinstance(error, duckdb.Error):
                 raise deadline.explain(error) from error
+            if isinstance(error, RuntimeError):
+                raise _interrupted(error) from None
+            if isinstance(error, UnicodeEncodeError):
+                raise QueryError("the statement holds half a character, which is no text") from None
             raise
 
     def _cursor(self) -> duckdb.DuckDBPyConnection:
@@ -234,6 +242,9 @@ class _Deadline:
 
     def cancel(self) -> None:
         self._timer.cancel()
+        if self._timer is not threading.current_thread():
+            # It holds the cursor: one that outlives the answer could be alive when the program ends.
+            self._timer.join()
 
     def explain(self, error: Exception) -> QueryError:
         if self._passed:
@@ -243,6 +254,27 @@ class _Deadline:
     def _pass(self) -> None:
         self._passed = True
         self._cursor.interrupt()
+
+
+def _exact(relation: Any) -> Any:
+    """Return the same answer with columns as text whose values would not come through as they are."""
+    wanted = [readable(kind) for kind in relation.types]
+    if not any(wanted):
+        return relation
+    columns = [
+        f"CAST(#{place} AS {kind}) AS {_named(name)}" if kind else f"#{place} AS {_named(name)}"
+        for place, (name, kind) in enumerate(zip(relation.columns, wanted, strict=True), start=1)
+    ]
+    return relation.project(", ".join(columns))
+
+
+def _named(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
+
+
+def _interrupted(error: RuntimeError) -> BaseException:
+    """Return what Ctrl-C is in Python: the database's module tells it as an error of its own."""
+    return KeyboardInterrupt() if "interrupted" in str(error) else error
 
 
 def quoted(text: str) -> str:
@@ -255,10 +287,3 @@ def _chain(
 ) -> Generator[tuple[Any, ...], None, None]:
     yield first
     yield from rest
-
-
-def _plain(value: Any) -> Any:
-    """Give sums of integers, which the database counts in 128 bits, as integers."""
-    if isinstance(value, Decimal) and value.as_tuple().exponent == 0:
-        return int(value)
-    return value

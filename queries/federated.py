@@ -10,6 +10,7 @@ file was looked through for rows of another site before.
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -28,8 +29,10 @@ from evidence.files.local import LocalFiles
 from evidence.files.seam import AlreadyThere, Files, NotThere
 from evidence.log.commits import Added
 from evidence.log.notes import Verifier
-from evidence.store.layout import EVENTS
+from evidence.store.layout import EVENTS, statement_path
 from queries.database import Evidence, quoted
+from queries.needs import needed
+from queries.statement import check_statement
 from queries.views import CROSSINGS, REQUESTS, events_view
 
 DEFAULT_SITE_TIMEOUT_S: Final = 10.0
@@ -61,6 +64,9 @@ class Remote:
     max_age_s: float | None = None
     """Seconds after which its newest commit is too old; None for never."""
 
+    granted: frozenset[str] | None = None
+    """What its rows may hold, where the copy itself does not say so: columns, and fields as `<column>.<field>`."""
+
 
 @dataclass(frozen=True, slots=True)
 class SiteState:
@@ -76,6 +82,8 @@ class SiteState:
     """Up to when its copy tells, where that is known."""
     files: int = 0
     """Its live files."""
+    granted: frozenset[str] | None = None
+    """What its rows may hold; None where that is not known, or everything."""
 
     @property
     def used(self) -> bool:
@@ -89,6 +97,7 @@ class _Seen:
 
     signed: Signed
     root: Path
+    granted: frozenset[str] | None
 
 
 class FederatedEvidence(Evidence):
@@ -135,6 +144,22 @@ class FederatedEvidence(Evidence):
             states.append(_state(look.remote, seen, now()))
         self.states: Final = tuple(states)
         """What became of each site, this one first."""
+
+    def withheld(self, sql: str) -> dict[str, tuple[str, ...]]:
+        """Return what a statement needs and a site does not grant, by site: it is null in that site's rows.
+
+        Raises:
+            QueryError: it is not one statement that reads.
+        """
+        with duckdb.connect(":memory:") as parser:
+            check_statement(sql, parser)
+        wanted = needed(sql)
+        holes = {
+            state.name: tuple(sorted(wanted - state.granted))
+            for state in self.states
+            if state.used and state.granted is not None
+        }
+        return {name: paths for name, paths in holes.items() if paths}
 
     def _names(self, live: Sequence[Added]) -> tuple[str, ...]:
         fresh = [added.path for added in live if added.path not in self._checked]
@@ -217,7 +242,7 @@ class _Look(threading.Thread):
         for added in signed.files:
             check_site(self.remote.name, here, [added.path])
             self._moved = time.monotonic()
-        return _Seen(signed, root)
+        return _Seen(signed, root, _granted(files, signed) or self.remote.granted)
 
     def _fetched(self, files: Files, wanted: Collection[Added]) -> LocalFiles:
         """Bring the files here that are not here yet; a file's name holds its hash, and its commit the whole of it."""
@@ -239,6 +264,21 @@ class _Look(threading.Thread):
         return here
 
 
+def _granted(files: Files, signed: Signed) -> frozenset[str] | None:
+    """Return what all export waybills of a copy let leave; None where there is none."""
+    found: frozenset[str] | None = None
+    for log, sha256 in signed.statements:
+        try:
+            document = files.read(statement_path(log, sha256))
+            said = json.loads(document) if hashlib.sha256(document).hexdigest() == sha256 else None
+        except (NotThere, ValueError):
+            continue
+        columns = said.get("columns") if isinstance(said, dict) else None
+        if isinstance(columns, list):
+            found = frozenset(columns) if found is None else found & frozenset(columns)
+    return found
+
+
 def check_site(site: str, files: Files, paths: Sequence[str]) -> None:
     """See that files hold rows of one site only. All rows are looked at, not what the file says of them.
 
@@ -253,17 +293,17 @@ def check_site(site: str, files: Files, paths: Sequence[str]) -> None:
         except (OSError, pa.ArrowException) as error:
             raise StoreError(f"{files.url(path)} cannot be read: {error}") from None
         if wrong := [name for name in found if name != site]:
-            raise OtherSite(f"{files.url(path)} is of site {site!r} and holds rows of {str(wrong[0])[:80]!r}")
+            raise OtherSite(f"{files.url(path)} is evidence of site {site!r} but holds rows of {str(wrong[0])[:80]!r}")
 
 
 def _state(remote: Remote, seen: _Seen | WaybillError, now: float) -> SiteState:
     match seen:
-        case _Seen(signed):
+        case _Seen(signed, _, granted):
             age = now - signed.newest.timestamp()
             if remote.max_age_s is not None and age > remote.max_age_s:
                 why = f"its newest commit is {age:.0f} s old, and {remote.max_age_s:g} s are allowed"
-                return SiteState(remote.name, "stale", why, signed.newest, len(signed.files))
-            return SiteState(remote.name, "ok", "", signed.newest, len(signed.files))
+                return SiteState(remote.name, "stale", why, signed.newest, len(signed.files), granted)
+            return SiteState(remote.name, "ok", "", signed.newest, len(signed.files), granted)
         case StoreError() if not isinstance(seen, NotThere):
             return SiteState(remote.name, "unverified", str(seen))
         case _:

@@ -4,8 +4,10 @@
     -- about: One row for each intended call to a hosted model.
     -- param: since moment = null
 
+Where `/* site */` stands, the column `site` is put when several sites are asked.
+
 A parameter is `name type` with an optional `= default`; without one it must be given. Types: `text`, `integer`,
-`number`, `moment` (RFC 3339). Parameters are bound as `$name`, never pasted into the text.
+`number`, `moment` (RFC 3339, or `12h` or `30d` ago). Parameters are bound as `$name`, never pasted into the text.
 """
 
 from __future__ import annotations
@@ -19,17 +21,27 @@ from typing import Any, Final
 
 from evidence.errors import ConfigError
 from queries.errors import QueryError
+from queries.moments import moment
 
 TYPES: Final = ("text", "integer", "number", "moment")
 """What a parameter can be."""
 
+_KINDS: Final = {
+    "integer": "a whole number",
+    "number": "a number",
+    "moment": "a time such as 2026-04-01T00:00:00Z, or how long ago, such as 12h or 30d",
+    "text": "a text",
+}
+
 _HEADER: Final = re.compile(r"--\s*(?P<key>\w+):\s*(?P<value>.*\S)\s*")
+_SITE: Final = re.compile(r"/\* ((?:\w+\.)?site) \*/")
+"""Where the column `site` goes when several sites are asked."""
 _PARAM: Final = re.compile(r"(?P<name>[a-z_]+)\s+(?P<type>[a-z]+)(?:\s*=\s*(?P<default>.+))?")
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """What a question wants to be told."""
+    """One value that a question takes."""
 
     name: str
     """Its name, written `$name` in the SQL."""
@@ -43,8 +55,8 @@ class Parameter:
     default: Any = None
     """Its value where it is not given."""
 
-    def value(self, text: str) -> Any:
-        """Give the value that a text stands for; `null` stands for none.
+    def value(self, text: str, now: datetime | None = None) -> Any:
+        """Return the value that a text stands for; `null` stands for none, and `12h` is before `now`.
 
         Raises:
             QueryError: the text is not of the parameter's type.
@@ -58,12 +70,11 @@ class Parameter:
                 case "number":
                     return float(text)
                 case "moment":
-                    moment = datetime.fromisoformat(text)
-                    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+                    return moment(text, now or datetime.now(UTC))
                 case _:
                     return text
         except ValueError:
-            raise QueryError(f"{self.name}: {text!r} is no {self.type}") from None
+            raise QueryError(f"{self.name}: {text!r} is not {_KINDS[self.type]}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +91,15 @@ class Question:
     """What its rows mean."""
 
     parameters: tuple[Parameter, ...]
-    """What it wants to be told, in order."""
+    """Its parameters, in order."""
 
     sql: str
     """The SELECT that answers it."""
+
+    @property
+    def sql_by_site(self) -> str:
+        """The same SELECT over several sites: its rows say which, and are counted site by site."""
+        return _SITE.sub(r"\1,", self.sql)
 
     def bind(self, given: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Give the values of all parameters.
@@ -100,7 +116,9 @@ class Question:
             told = ", ".join(known) or "none"
             raise QueryError(f"{self.name} has no parameter {', '.join(unknown)}; it has: {told}")
         if missing := [name for name, parameter in known.items() if parameter.required and name not in given]:
-            raise QueryError(f"{self.name} wants to be told: {', '.join(missing)}")
+            example = " ".join(f"{name}={'ID' if name.endswith('_id') else 'VALUE'}" for name in missing)
+            needs = "a parameter" if len(missing) == 1 else "parameters"
+            raise QueryError(f"{self.name} needs {needs}: waybill ask {self.name} {example}")
         return {
             name: parameter.value(given[name]) if name in given else parameter.default
             for name, parameter in known.items()

@@ -55,11 +55,13 @@ def check_statement(sql: str, parser: duckdb.DuckDBPyConnection) -> None:
     """
     try:
         kinds = [statement.type for statement in duckdb.extract_statements(sql)]
-        if kinds == [duckdb.StatementType.EXPLAIN] and (explain := _EXPLAIN.match(sql)):
-            sql = sql[explain.end() :]
+        if kinds == [duckdb.StatementType.EXPLAIN]:
+            sql = without_explain(sql)
             kinds = [statement.type for statement in duckdb.extract_statements(sql)]
         if kinds != [duckdb.StatementType.SELECT]:
             found = ", ".join(kind.name for kind in kinds) or "nothing"
+            if found == "MULTI":
+                raise QueryError("PIVOT needs its values listed: PIVOT events ON stage IN ('admission', 'dispatch') …")
             raise QueryError(f"evidence is read-only: one SELECT statement can be asked at a time, and this is {found}")
         answer = parser.execute("SELECT json_serialize_sql($sql)", {"sql": sql}).fetchall()
     except duckdb.Error as error:
@@ -67,7 +69,7 @@ def check_statement(sql: str, parser: duckdb.DuckDBPyConnection) -> None:
     tree = json.loads(answer[0][0]) if answer else {"error": True}
     if tree["error"]:
         raise QueryError(f"the statement cannot be taken apart: {tree.get('error_message', 'for no reason told')}")
-    for node in _nodes(tree["statements"]):
+    for node in nodes(tree["statements"]):
         kind = node.get("type")
         if isinstance(kind, str) and kind.endswith("_NODE") and kind not in READING_NODES:
             raise QueryError(f"evidence is read-only: a SELECT cannot hold {kind.removesuffix('_NODE').lower()} either")
@@ -77,7 +79,13 @@ def check_statement(sql: str, parser: duckdb.DuckDBPyConnection) -> None:
                 raise QueryError(f"{name}() cannot be read from; ask the views events, requests and crossings")
 
 
-def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+def without_explain(sql: str) -> str:
+    """Return the statement that a text explains; any other text as it is."""
+    explain = _EXPLAIN.match(sql)
+    return sql[explain.end() :] if explain else sql
+
+
+def nodes(tree: Any) -> Iterator[dict[str, Any]]:
     """Give every object in a tree, without recursion: a statement may be nested deeper than a stack."""
     waiting = [tree]
     while waiting:

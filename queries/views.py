@@ -1,7 +1,8 @@
 """The views that every question sees: `events` over the Parquet files, and two readings of it.
 
 `events` has one row for each event and the column `date` besides (the UTC day of `occurred_at`), by which whole files
-are skipped. `requests` has one row for each intake, `crossings` one for each intended call to a hosted model.
+are skipped. `requests` has one row for each intake, `crossings` one for each intended call to a hosted model. An intent
+is of a hosted model by definition; a copy of another site that lacks `route.placement` has its crossings all the same.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ SELECT
     arg_max(route.model, sequence) FILTER (WHERE route IS NOT NULL) AS model,
     arg_max(route.region, sequence) FILTER (WHERE route IS NOT NULL) AS region,
     coalesce(max(attempt) FILTER (WHERE event_type LIKE 'model.%'), 0) AS attempts,
-    count(*) FILTER (WHERE event_type = 'model.intended' AND route.placement = 'hosted') AS hosted_calls,
+    count(*) FILTER (WHERE event_type = 'model.intended' AND route.placement IS DISTINCT FROM 'local')
+        AS hosted_calls,
     CAST(coalesce(sum(usage.input_tokens) FILTER (WHERE event_type IN ('model.completed', 'model.failed')), 0)
         AS BIGINT) AS input_tokens,
     CAST(coalesce(sum(usage.output_tokens) FILTER (WHERE event_type IN ('model.completed', 'model.failed')), 0)
@@ -77,11 +79,13 @@ SELECT
     ending.duration_ms,
     ending.usage.input_tokens AS input_tokens,
     ending.usage.output_tokens AS output_tokens,
-    ending.usage.cost_usd AS cost_usd
+    ending.usage.cost_usd AS cost_usd,
+    intent.consent.basis AS consent_basis,
+    intent.approval.approver AS approver
 FROM events AS intent
 LEFT JOIN events AS ending
     ON ending.intent_id = intent.event_id AND ending.event_type IN ('model.completed', 'model.failed')
-WHERE intent.event_type = 'model.intended' AND intent.route.placement = 'hosted'
+WHERE intent.event_type = 'model.intended' AND intent.route.placement IS DISTINCT FROM 'local'
 """
 
 

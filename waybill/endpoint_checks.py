@@ -17,7 +17,8 @@ from inference.backend import Backend
 from inference.routes import load
 from inference.triton import TritonBackend
 from waybill.assembly import backends
-from waybill.endpoints import EndpointConfig, Settings
+from waybill.endpoints import EndpointConfig
+from waybill.settings import Settings
 
 WITHIN_S: Final = 20.0
 """Seconds that the check of one endpoint may take."""

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
+from evidence.visible import VisibleFormatter
+
 QUIET: Final = ("aiokafka", "faust", "mode", "kafka", "asyncio", "opentelemetry", "streams.app")
 """Libraries that tell of ordinary life at INFO, and the services that log as they do."""
 
@@ -22,7 +24,7 @@ _MOST: Final = 1000
 """Different lines that are remembered."""
 
 
-class UtcFormatter(logging.Formatter):
+class UtcFormatter(VisibleFormatter):
     """Writes times as RFC 3339 in UTC, to the millisecond."""
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's name

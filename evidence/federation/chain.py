@@ -37,6 +37,9 @@ class Signed:
     newest: datetime
     """When the log that is behind all others was last told of: up to then the copy is whole."""
 
+    statements: tuple[tuple[str, str], ...] = ()
+    """The documents that its commits name, each by log and SHA-256."""
+
 
 def read_signed(files: Files, verifier: Verifier, site: str) -> Signed:
     """Read what a site says of its store, and check that the site says it.
@@ -58,8 +61,10 @@ def read_signed(files: Files, verifier: Verifier, site: str) -> Signed:
         raise NotThere(f"{files.url('')} holds no evidence")
     found: list[Added] = []
     newest: list[datetime] = []
+    named: dict[tuple[str, str], None] = {}
     for name in names:
-        commit, live = _log(files, name, verifier, site)
+        commit, live, statements = _log(files, name, verifier, site)
+        named |= dict.fromkeys((name, statement) for statement in statements)
         newest.append(commit.time)
         found.extend(live.files.values())
     sizes = {entry.path: entry.size for entry in files.list(f"{EVENTS}/")}
@@ -69,12 +74,13 @@ def read_signed(files: Files, verifier: Verifier, site: str) -> Signed:
         if sizes.get(added.path) != added.size:
             there = f"has {sizes[added.path]} bytes" if added.path in sizes else "is not there"
             raise StoreError(f"{added.path} {there}, and its commit says {added.size} bytes")
-    return Signed(tuple(sorted(found, key=lambda added: added.path)), min(newest))
+    return Signed(tuple(sorted(found, key=lambda added: added.path)), min(newest), tuple(named))
 
 
-def _log(files: Files, name: str, verifier: Verifier, site: str) -> tuple[Commit, Live]:
+def _log(files: Files, name: str, verifier: Verifier, site: str) -> tuple[Commit, Live, list[str]]:
     origin = LogPartition.named(name).origin(site)
     live, before = Live(), None
+    statements: list[str] = []
     for noted in commits(files, name):
         commit = noted.commit
         if commit.origin != origin:
@@ -82,10 +88,12 @@ def _log(files: Files, name: str, verifier: Verifier, site: str) -> tuple[Commit
         if commit.previous != (None if before is None else before.sha256):
             raise StoreError(f"{name}: commit {commit.number} does not follow from the one before; one was changed")
         live, before = live.after(commit), noted
+        if commit.statement is not None:
+            statements.append(commit.statement)
     if before is None:
         raise StoreError(f"{name}: there is no commit")
     open_note(before.note, [verifier])
-    return before.commit, live
+    return before.commit, live, statements
 
 
 def commits(files: Files, log: str) -> Iterator[Noted]:

@@ -1,8 +1,9 @@
 -- title: What it cost, by tenant and model
 -- about: Tokens and US dollars of answered calls, by the routes' own price lists.
 -- param: since moment = null
+-- param: until moment = null
 SELECT
-    tenant_ref,
+    /* site */ tenant_ref,
     route.provider AS provider,
     route.model AS model,
     count(*) AS calls,
@@ -12,5 +13,6 @@ SELECT
 FROM events
 WHERE (event_type = 'model.completed' OR (event_type = 'model.failed' AND usage IS NOT NULL))
     AND (CAST($since AS TIMESTAMPTZ) IS NULL OR occurred_at >= $since)
+    AND (CAST($until AS TIMESTAMPTZ) IS NULL OR occurred_at < $until)
 GROUP BY ALL
 ORDER BY cost_usd DESC, tenant_ref, model

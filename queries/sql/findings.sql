@@ -1,9 +1,9 @@
 -- title: What the detectors found
 -- about: One row for each kind and the class that its requests were held to be; `detector failed` where they could not run.
-SELECT kind, effective AS class, count(*) AS requests
+SELECT /* site */ kind, effective AS class, count(*) AS requests
 FROM (
     SELECT
-        unnest(
+        /* site */ unnest(
             CASE WHEN classification.detector <> 'ok' THEN ['detector ' || classification.detector]
             ELSE classification.findings END
         ) AS kind,

@@ -1,6 +1,6 @@
 -- title: Which hosted calls have no intent before them
 -- about: Must be empty: evidence of a call comes before the call.
-SELECT ending.occurred_at, ending.request_id, ending.event_id, ending.event_type, ending.route.name AS route
+SELECT /* ending.site */ ending.occurred_at, ending.request_id, ending.event_id, ending.event_type, ending.route.name AS route
 FROM events AS ending
 LEFT JOIN events AS intent
     ON intent.event_id = ending.intent_id

@@ -1,8 +1,11 @@
 -- title: What left the building
--- about: One row for each intended call to a hosted model: whose data, of which class, to whom, and how it ended.
+-- about: One row for each intended call to a hosted model: whose data, of which class, to whom, on which basis, how it ended, at what cost.
 -- param: since moment = null
+-- param: until moment = null
 SELECT
-    intended_at, request_id, tenant_ref, actor_ref, purpose, class, provider, model, region, attempt, result, waybill_hash
+    /* site */ intended_at, request_id, tenant_ref, actor_ref, purpose, class, provider, model, region, attempt, result,
+    consent_basis, approver, cost_usd, waybill_hash
 FROM crossings
-WHERE CAST($since AS TIMESTAMPTZ) IS NULL OR intended_at >= $since
+WHERE (CAST($since AS TIMESTAMPTZ) IS NULL OR intended_at >= $since)
+    AND (CAST($until AS TIMESTAMPTZ) IS NULL OR intended_at < $until)
 ORDER BY intended_at, intent_id

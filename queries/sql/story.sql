@@ -2,7 +2,7 @@
 -- about: Its events in order; a request id that came in twice shows one intake after the other.
 -- param: request_id text
 SELECT
-    intake_id, sequence, occurred_at, stage, event_type, route.name AS route, attempt, policy.decision AS decision,
+    /* site */ intake_id, sequence, occurred_at, stage, event_type, route.name AS route, attempt, policy.decision AS decision,
     classification.effective AS class, outcome, failure.code AS failure_code, duration_ms, event_id
 FROM events
 WHERE request_id = $request_id

@@ -1,7 +1,7 @@
 -- title: Who sent what
 -- about: One row for each tenant and task, with how many ended well and what they used.
 SELECT
-    tenant_ref,
+    /* site */ tenant_ref,
     task_type,
     count(*) AS requests,
     count(*) FILTER (WHERE outcome = 'completed') AS completed,

@@ -22,7 +22,7 @@ from streams.transactions import Batch, Writer
 from waybill.cli import approvals
 
 pytestmark = pytest.mark.kafka
-ROLE = ("--role", "data-steward", "--as", "user:bob")
+ROLE = ("--role", "data-steward", "--by", "user:bob")
 
 
 @pytest.fixture
@@ -106,15 +106,15 @@ def test_a_denial_ends_the_request(waybill, settings, stage):
 
 def test_an_override_has_to_be_meant(waybill, stage):
     """Approving against policy needs `--override`, and then goes on."""
-    who = ("--role", "risk-owner", "--as", "user:eve")
+    who = ("--role", "risk-owner", "--by", "user:eve")
     with pytest.raises(ConfigError, match="--override"):
         waybill("approve", "r2", "--note", "yes", *who)
     assert "r2 goes on" in waybill("approve", "r2", "--note", "yes", "--override", *who).out
 
 
 @pytest.mark.parametrize(("arguments", "code"), [
-    (("r1", "--note", "x", "--as", "user:bob"), "role_missing"),
-    (("r1", "--note", "x", "--as", "user:ann", "--role", "data-steward"), "self_approval"),
+    (("r1", "--note", "x", "--by", "user:bob"), "role_missing"),
+    (("r1", "--note", "x", "--by", "user:ann", "--role", "data-steward"), "self_approval"),
     (("r1", "--note", "x", *ROLE, "--override"), "override_mismatch"),
     (("r3", "--note", "x", *ROLE), "not_waiting"),
     (("r9", "--note", "x", *ROLE), "unknown_approval"),
@@ -129,7 +129,7 @@ def test_what_cannot_count_is_refused_at_once(waybill, settings, arguments, code
 
 @pytest.mark.parametrize(("arguments", "told"), [
     (("r1", "--note", " ", *ROLE), "--note is empty"),
-    (("r1", "--note", "x", "--as", "bob"), "user:dora"),
+    (("r1", "--note", "x", "--by", "bob"), "user:dora"),
     (("r1", "--note", "x", "--token-file", "nowhere.jwt"), "nowhere.jwt"),
 ])  # fmt: skip
 def test_wrong_flags_are_told(waybill, arguments, told):
@@ -180,7 +180,7 @@ def test_a_signed_approver_is_who_the_token_says(waybill, settings, signed_stage
     ({"roles": ()}, (), "role_missing"),
     ({"roles": ()}, ("--role", "data-steward"), "role_missing"),
     ({"sub": "ann"}, (), "self_approval"),
-    ({}, ("--as", "user:eve"), "identity_mismatch"),
+    ({}, ("--by", "user:eve"), "identity_mismatch"),
     ({"key": SigningKey.generate()}, (), "unknown_key"),
 ])  # fmt: skip
 def test_a_token_that_does_not_suffice_is_refused_by_the_stage(waybill, signed_stage, tmp_path, made, more, code):

@@ -152,13 +152,13 @@ def test_a_hold_refuses_and_the_request_waits(place, capsys):
     with pytest.raises(RecordError, match=rf"nothing about person:7 is erased, because of the legal hold {one}"):
         erase("person:7", reason="letter", by="user:ada")
     assert open_object(place.vault, place.store.get("i1", "response")) == b"Dear Ada"
-    retention.run(actor="service:timer")
+    retention.run(by="service:timer")
     assert open_object(place.vault, objects["answer"]) == b"Dear Ada"
     retention.report(as_json=True)
     (waits,) = json.loads(capsys.readouterr().out.partition("\n{")[2].join(["{", ""]))["erasures"]
     assert (waits["subject"], waits["told"]) == ("person:7", True)
     hold.release(one, reason="closed", by="user:dora")
-    retention.run(actor="service:timer")
+    retention.run(by="service:timer")
     assert "erased 2 payloads of people who had asked for it" in capsys.readouterr().out
     assert place.store.of_request("request of i1") == ()
     events = place.events(5)
@@ -213,7 +213,7 @@ def test_who_is_meant_has_to_be_clear(tmp_path):
     nobody = f"127.0.0.1:{free_port()}"
     with pytest.raises(RecordError, match="keeps nothing about person:9"):
         erase("person:9", reason="letter", home=tmp_path, kafka=nobody)
-    with pytest.raises(ConfigError, match="--as is KIND:NAME"):
+    with pytest.raises(ConfigError, match="--by is KIND:NAME"):
         erase("person:7", reason="letter", by="dora", home=tmp_path, kafka=nobody)
     VaultStore(tmp_path / "vault").put(an_object(Vault(tmp_path / "vault"), "i9", subject="person:7", tenant="globex"))
     with pytest.raises(ConfigError, match=r"2 tenants know person:7: choose with --tenant acme, globex"):

@@ -7,25 +7,29 @@ import io
 import json
 import re
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
+from doc_pages import DOCS
 from evidence_samples import NOON, stories
 from evidence_stores import OneKey, local_store
-from federated_sites import LOG, fill, rows
+from federated_sites import LOG, exporter, fill, rows
 from federated_sites import export as make_copy
 from vault_rig import Deployment, deployment
 
 from evidence.errors import ConfigError, StoreError, UnavailableError
 from evidence.federation.chain import commits
+from evidence.federation.choice import Terms
 from evidence.federation.columns import REQUIRED
 from evidence.files.local import LocalFiles
 from evidence.log.keys import KeyRing
 from evidence.store.live import read_live
 from streams.brokers.process import free_port
 from waybill.cli import ask
+from waybill.cli.evidence import keys
 from waybill.cli.export import _encryption, export
 from waybill.cli.trace import trace
 
@@ -85,7 +89,7 @@ def place(here: Here, kafka: str, prefix: str, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.kafka
 def test_an_export_is_evidence_first_and_holds_what_the_sites_grant(here, place, capsys):
     """The event names recipient, terms and waybill, which lies in the copy; a second run adds nothing."""
-    export(to="hq", sites=here.file, actor="user:dora")
+    export(to="hq", sites=here.file, by="user:dora")
     said = capsys.readouterr().out
     (event,) = place.events(1)
     detail = json.loads(event["detail"])
@@ -308,3 +312,85 @@ def test_a_lying_site_ends_the_question(asking, capsys):
     with pytest.raises(StoreError, match="holds rows of 'hq'"):
         ask.sql(SQL, federated=True, sites=asking.file)
     assert capsys.readouterr().out == ""
+
+
+# The page's own sites, done literally
+
+
+@pytest.fixture(params=["the copy says what it holds", "the sites say it"])
+def page(request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Here:
+    """The sites as docs/federation.md writes them, with a real key and place: edge-1 has a copy, hq asks."""
+    text = (DOCS / "federation.md").read_text(encoding="utf-8")
+    sites = re.search(r"^```yaml\n(version: 1\nsites:.*?)^```", text, flags=re.DOTALL | re.MULTILINE)[1]
+    ring = KeyRing.create(tmp_path / "keys", "edge-1")
+    sites = sites.replace("/srv/copies", str(tmp_path / "copies"))
+    sites = re.sub(r"key: waybill/edge-1\S+", f"key: {ring.newest().vkey}", sites).replace("max_age_s: 7200", "")
+    made = Here(tmp_path, tmp_path / "sites.yaml")
+    made.file.write_text(sites)
+    (leaves,) = next(site for site in yaml.safe_load(sites)["sites"] if site["name"] == "edge-1")["leaves"]
+    columns = frozenset(leaves["columns"])
+    fill(tmp_path / "edge" / "evidence", "edge-1", stories(60), keys=ring)
+    fill(tmp_path / "hq" / "evidence", "hq", stories(30, seed=5, begin=NOON + timedelta(minutes=1)))
+    terms = Terms(frozenset(leaves["classes"]), columns)
+    through = exporter(tmp_path / "edge" / "evidence", tmp_path / "copies" / "hq", "edge-1", terms=terms, keys=ring)
+    statement = {"columns": sorted(columns)} if request.param.startswith("the copy") else {"a": "waybill"}
+    through.run(through.plan(datetime.now(UTC)), json.dumps(statement).encode(), lambda *_: None)
+    if request.param.startswith("the copy"):
+        made.file.write_text(sites.partition("    leaves:")[0] + "  - name: hq\n    region: eu\n")
+    monkeypatch.setenv("WAYBILL_SITE", "hq")
+    monkeypatch.setenv("WAYBILL_HOME", str(tmp_path / "hq"))
+    return made
+
+
+def asked_of(page: Here, capsys, name: str) -> tuple[list[dict], dict, str]:
+    """Give the rows, what is said of edge-1, and the notes."""
+    ask.ask(name, federated=True, sites=page.file, as_json=True)
+    told = capsys.readouterr()
+    answer = json.loads(told.out)
+    return answer["rows"], next(site for site in answer["sites"] if site["site"] == "edge-1"), told.err
+
+
+def test_a_site_that_grants_little_is_in_the_answer_and_what_it_withholds_is_named(page, capsys):
+    """What left edge-1 is there although it grants no placement; its columns that are null are told in every form."""
+    rows, edge_1, notes = asked_of(page, capsys, "left-the-building")
+    crossed = [row for row in rows if row["site"] == "edge-1"]
+    assert crossed
+    assert {row["class"] for row in crossed} <= {"public", "internal"}
+    assert {row["tenant_ref"] for row in crossed} == {None}
+    assert next(iter(crossed[0])) == "site"
+    assert {"tenant_ref", "route.provider", "intent_id"} <= set(edge_1["notGranted"])
+    assert not {"route.placement", "classification.effective", "request_id"} & set(edge_1["notGranted"])
+    assert "waybill: site edge-1 does not grant actor_ref, " in notes
+    ask.ask("left-the-building", federated=True, sites=page.file, form="csv")
+    first, *_ = capsys.readouterr().out.splitlines()
+    assert first == f"# site edge-1 does not grant: {', '.join(edge_1['notGranted'])}"
+    with pytest.raises(UnavailableError, match="columns that edge-1 does not grant"):
+        ask.ask("left-the-building", federated=True, strict=True, sites=page.file)
+    assert capsys.readouterr().out == ""
+
+
+def test_hosted_calls_are_counted_where_no_placement_is_granted(page, capsys):
+    """`hosted_calls` counts the crossings of edge-1, as `crossings` does."""
+    rows, *_ = asked_of(page, capsys, "by-class")
+    ask.sql("select site, count(*) as n from crossings group by site", federated=True, sites=page.file, as_json=True)
+    counted = {row["site"]: row["n"] for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert counted["edge-1"] > 0
+    for site, number in counted.items():
+        assert sum(row["hosted_calls"] for row in rows if row["site"] == site) == number
+
+
+def test_a_question_that_needs_nothing_else_has_no_note(page, capsys):
+    """Where all that is asked for is granted, nothing is said and --strict gives the answer."""
+    ask.sql(SQL, federated=True, strict=True, sites=page.file, as_json=True)
+    told = capsys.readouterr()
+    assert "notGranted" not in told.out
+    assert "does not grant" not in told.err
+
+
+def test_the_keys_that_are_printed_are_of_the_store_s_site(page, monkeypatch, capsys):
+    """`evidence keys` names the site of the store, whatever the setting says."""
+    monkeypatch.setenv("WAYBILL_HOME", str(page.folder / "edge"))
+    (page.folder / "keys").rename(page.folder / "edge" / "keys")
+    monkeypatch.setenv("WAYBILL_EVIDENCE_KEYS", str(page.folder / "edge" / "keys"))
+    keys()
+    assert capsys.readouterr().out.startswith("waybill/edge-1+")

@@ -53,16 +53,15 @@ def test_a_hold_keeps_until_it_is_released(place, capsys):
     reason = "case 117, asked by ada.lovelace@example.com"
     hold.place(reason=reason, subject="person:7", tenant="acme", by="user:dora")
     identity = placed(place.home)
-    assert (
-        f"hold {identity} is in force: subject person:7, tenant acme; it covers 1 payloads" in capsys.readouterr().out
-    )
-    retention.run(actor="service:timer")
+    told = capsys.readouterr().out
+    assert f"hold {identity} is in force: subject person:7, tenant acme; it covers 1 payload now" in told
+    retention.run(by="service:timer")
     assert open_object(place.vault, objects["ada"]) == b"{}"
     for name in ("bob", "ada elsewhere"):
         with pytest.raises(KeyDestroyed):
             open_object(place.vault, objects[name])
     hold.release(identity, reason="closed", by="user:eve")
-    retention.run(actor="service:timer")
+    retention.run(by="service:timer")
     with pytest.raises(KeyDestroyed):
         open_object(place.vault, objects["ada"])
     found = {event["eventType"]: event for event in place.events(5)}
@@ -128,7 +127,7 @@ def test_what_cannot_be_held_is_refused(tmp_path):
         hold.place(reason="case 117", tenant=" ", home=tmp_path, kafka=nobody)
     with pytest.raises(ConfigError, match="--reason is empty"):
         hold.place(reason=" ", tenant="acme", home=tmp_path, kafka=nobody)
-    with pytest.raises(ConfigError, match="--as is KIND:NAME"):
+    with pytest.raises(ConfigError, match="--by is KIND:NAME"):
         hold.place(reason="case 117", tenant="acme", by="dora", home=tmp_path, kafka=nobody)
     for identity in ("0123456789ab", "../../etc/passwd"):
         with pytest.raises(RecordError, match="there is no hold"):

@@ -54,9 +54,9 @@ def details(place: Deployment, count: int) -> list[dict[str, object]]:
 def test_a_run_destroys_keys_and_tells_each_once(place, capsys):
     """Each destroyed key is one event with what went and why; what is young opens; a second run does nothing."""
     objects = fill(place.folder)
-    retention.run(actor="service:timer")
+    retention.run(by="service:timer")
     assert "removed 2 objects and destroyed 2 keys" in capsys.readouterr().out
-    retention.run(actor="service:timer")
+    retention.run(by="service:timer")
     assert capsys.readouterr().out == "nothing was due: no object has reached its maximum, and no key its end\n"
     acme, globex = details(place, 2)
     assert (acme["tenant"], acme["objects"], acme["class"], acme["kinds"]) == (
@@ -78,12 +78,12 @@ def test_a_broker_that_is_down_delays_evidence_and_not_destruction(place, capsys
     """Without a broker the keys go, the error says that evidence is missing, and the next run writes it once."""
     objects = fill(place.folder)
     with pytest.raises(UnavailableError, match=r"2 keys are destroyed.*run `waybill retention run` again"):
-        retention.run(actor="service:timer", kafka=f"127.0.0.1:{free_port()}")
+        retention.run(by="service:timer", kafka=f"127.0.0.1:{free_port()}")
     with pytest.raises(KeyDestroyed):
         open_object(place.vault, objects["old"])
     retention.report(as_json=True)
     untold = json.loads(capsys.readouterr().out)["untold"]
-    retention.run(actor="service:timer")
+    retention.run(by="service:timer")
     assert sorted(str(each["destruction"]) for each in details(place, 2)) == sorted(untold)
     retention.report(as_json=True)
     assert "removed 0" in (said := capsys.readouterr().out)
@@ -104,9 +104,9 @@ def test_a_run_that_died_after_telling_does_not_tell_again(place, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(VaultStore, "mark", dies)
         with pytest.raises(KeyboardInterrupt):
-            retention.run(actor="service:timer")
+            retention.run(by="service:timer")
     assert len(place.store.destructions()) == 2
-    retention.run(actor="service:timer")
+    retention.run(by="service:timer")
     assert place.store.destructions() == ()
     assert len(details(place, 2)) == 2
 
@@ -179,8 +179,8 @@ def test_who_cannot_be_named_is_an_error(tmp_path):
     """An actor without a kind, without a name, or with a line break is refused before anything is told."""
     fill(tmp_path / "vault")
     for actor in ("dora", "user:", ":dora", "user:do\nra"):
-        with pytest.raises(ConfigError, match="--actor is KIND:NAME"):
-            retention.run(actor=actor, home=tmp_path, kafka=f"127.0.0.1:{free_port()}")
+        with pytest.raises(ConfigError, match="--by is KIND:NAME"):
+            retention.run(by=actor, home=tmp_path, kafka=f"127.0.0.1:{free_port()}")
 
 
 def test_a_damaged_hold_stops_the_run(tmp_path):

@@ -107,7 +107,7 @@ def test_the_answer_on_the_topic_is_shown_once_evidence_has_it(place, capsys):
     keep(place.folder)
     response = {"requestId": REQUEST, "outcome": "completed", "output": {"text": ANSWER}, "receipt": {"intakeId": "i1"}}
     place.respond(REQUEST, orjson.dumps(response))
-    reveal(REQUEST, reason="bob@example.org asked", actor="user:dora", yes=True)
+    reveal(REQUEST, reason="bob@example.org asked", by="user:dora", yes=True)
     assert capsys.readouterr().out == f"{SHOWN}\n"
     (event,) = place.events(1)
     assert (event["eventType"], event["actorRef"], event["requestId"]) == ("pseudonym.revealed", "user:dora", REQUEST)

@@ -51,7 +51,7 @@ def keys_in(folder: Path) -> tuple[bytes, ...]:
 def test_a_rotation_is_told_twice_and_never_shows_a_key(place, capsys):
     """Evidence has who, why, and both keys by hash, when it begins and when it ends; a key itself is nowhere."""
     (old,) = keys_in(place.folder)
-    rotate_key("asked by ada@example.com", actor="user:dora")
+    rotate_key("asked by ada@example.com", by="user:dora")
     (new,) = keys_in(place.folder)
     assert opens(place.folder)
     events = place.events(2)

@@ -19,7 +19,8 @@ from evidence.parsing import parse
 from evidence.schema import EVENTS_SCHEMA
 from queries.database import Evidence
 from queries.errors import QueryError, TooSlow
-from queries.render import cell, jsonable, render
+from queries.forms import cell, json_text, plain_text
+from queries.render import render
 
 
 def fill(root, *, begin=NOON, partition=0, site="home"):
@@ -265,11 +266,11 @@ def test_a_table_says_when_there_is_more(evidence):
 
 
 def test_every_kind_of_value_has_a_form():
-    """What JSON cannot hold becomes text or null."""
-    assert jsonable(float("nan")) is None
-    assert jsonable(b"\x00\xff") == "00ff"
-    assert jsonable(timedelta(seconds=1.5)) == 1.5
-    assert jsonable(date(2026, 1, 2)) == "2026-01-02"
-    assert jsonable(datetime(2026, 1, 2, tzinfo=UTC)) == "2026-01-02T00:00:00Z"
+    """What JSON cannot hold becomes text."""
+    assert json_text(float("nan")) == '"NaN"'
+    assert json_text(b"\x00\xff") == '"00ff"'
+    assert json_text(timedelta(seconds=1.5)) == '"00:00:01.5"'
+    assert json_text(date(2026, 1, 2)) == '"2026-01-02"'
+    assert json_text(datetime(2026, 1, 2, tzinfo=UTC)) == '"2026-01-02T00:00:00Z"'
     assert cell(0.123456789) == "0.123457"
-    assert cell(0.123456789, precise=True) == "0.123456789"
+    assert plain_text(0.123456789) == "0.123456789"

@@ -143,7 +143,7 @@ def test_a_site_that_passes_off_rows_of_another_is_an_error(three):
     lying = [one.model_copy(update={"site": "hq"}) for one in stories(5)]
     with local_store(folder / "edge-2" / "copy", "edge-2").open(*LOG) as writer:
         writer.append(rows(lying), end=len(lying) - 1)
-    with pytest.raises(OtherSite, match="is of site 'edge-2' and holds rows of 'hq'"):
+    with pytest.raises(OtherSite, match="is evidence of site 'edge-2' but holds rows of 'hq'"):
         opened(folder, edge, remote("edge-2", folder / "edge-2" / "copy"))
     with (
         FederatedEvidence(folder / "edge-2" / "copy", "edge-2", [edge], cache=folder / "cache") as own,
@@ -153,17 +153,18 @@ def test_a_site_that_passes_off_rows_of_another_is_an_error(three):
 
 
 def test_named_questions_are_answered_over_all_sites(three):
-    """Each question that comes with the program can be asked of several sites too."""
+    """Each question that comes with the program can be asked of several sites too, and its rows begin with the site."""
     folder, *remotes = three
     with opened(folder, *remotes) as evidence:
         for question in named.load().values():
             given = {"request_id": "req-00000001"} if question.name == "story" else {}
             wanted = {each.name: given.get(each.name, "x") for each in question.parameters if each.required}
-            with evidence.query(question.sql, question.bind(wanted)) as answer:
-                assert answer.columns
+            with evidence.query(question.sql_by_site, question.bind(wanted)) as answer:
+                assert answer.columns[0] == "site"
                 list(answer)
-        outcomes = list(evidence.query(named.load()["outcomes"].sql, {"since": None}))
-        assert sum(row[1] for row in outcomes) == sum(counted(evidence, "requests").values()) == 89
+        outcomes = list(evidence.query(named.load()["outcomes"].sql_by_site, {"since": None, "until": None}))
+        assert len({row[0] for row in outcomes}) == 3
+        assert sum(row[2] for row in outcomes) == sum(counted(evidence, "requests").values()) == 89
 
 
 def test_it_is_as_read_only_as_one_s_own_evidence(three):

@@ -153,7 +153,7 @@ async def _people(pipeline: Pipeline, signer: Signer, folder: Path, markers: Mar
         note = f"{name}, says {markers.email(f'note to {verb}')} with {markers.key(f'note to {verb}')}"
         await command("approvals", verb, waiting[name], "--note", note, "--token-file", str(token))
     # Nobody's word alone counts where identity is signed, whatever role it claims.
-    claims = ("--role", OFFICE, "--as", "user:mallory", "--note", "trust me")
+    claims = ("--role", OFFICE, "--by", "user:mallory", "--note", "trust me")
     await command("approvals", "approve", waiting["leave-me"], *claims, code=1)
     await command("approvals", "show", waiting["leave-me"])
     return said

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from evidence.errors import ConfigError, RecordError
 from waybill.cli.interrupts import listen
-from waybill.cli.options import Home, Kafka, out, resolve, tell
+from waybill.cli.options import Home, Json, Kafka, out, resolve, tell, write_json
 from waybill.cli.retention import masked, who
 from waybill.cli.tokens import read_token
 
@@ -24,24 +24,30 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="See what waits for a person, and answer it.", no_args_is_help=True)
 
-Id = Annotated[str, typer.Argument(metavar="ID", help="The approval's id, or the request's.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="The approval's id or the beginning of it, or the request's id.")]
 Note = Annotated[str, typer.Option("--note", metavar="TEXT", help="Why; what detectors find in it is masked.")]
-Name = Annotated[
+By = Annotated[
     str | None,
-    typer.Option("--as", metavar="KIND:NAME", help="Who answers (default: the token's `sub`, or user:<your login>)."),
+    typer.Option(
+        "--by",
+        metavar="KIND:NAME",
+        help="Who answers (default: the token's `sub`, or user:NAME, with the name you logged in by).",
+    ),
 ]
 Roles = Annotated[
     list[str] | None,
-    typer.Option("--role", metavar="ROLE", help="A role that you have; with --token-file the token says it."),
+    typer.Option("--role", metavar="ROLE", help="A role that you have; a token from --token-file says it itself."),
 ]
 Token = Annotated[
     Path | None, typer.Option("--token-file", metavar="FILE", help="A file that holds your signed token.")
 ]
 Wait = Annotated[
-    float, typer.Option("--wait", metavar="SECONDS", min=0, help="How long to wait for the stage to take the answer.")
+    float, typer.Option("--wait", metavar="SECONDS", min=0, help="How long to wait until the answer is taken.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Timeout = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=1, help="Time limit of the reading.")]
+Timeout = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=1, help="Time limit of reading the topic.")]
+
+_PREFIX: Final = 4
+"""Characters of an id from which on its beginning is enough."""
 
 _HIDDEN: Final = frozenset({"work", "receipt", "workKey", "traceState", "record"})
 """Fields that hold content, sealed or not, or say nothing to a person."""
@@ -50,7 +56,7 @@ _HIDDEN: Final = frozenset({"work", "receipt", "workKey", "traceState", "record"
 @app.command("list")
 def list_(
     every: Annotated[bool, typer.Option("--all", help="Those that are closed, too.")] = False,  # noqa: FBT002 - a flag
-    as_json: AsJson = False,  # noqa: FBT002 - a flag
+    as_json: Json = False,  # noqa: FBT002 - a flag
     timeout: Timeout = 30.0,
     home: Home = None,
     kafka: Kafka = None,
@@ -64,10 +70,10 @@ def list_(
     listen()
     items = [item for item in _items(settings, timeout) if every or item.waits(now)]
     if as_json:
-        out.print(orjson.dumps([_json(item, now) for item in items], option=orjson.OPT_INDENT_2).decode(), markup=False)
+        write_json([_json(item, now) for item in items])
         return
     if not items:
-        out.print("nothing waits for a person")
+        out.print("no request is waiting for approval")
         return
     table = Table("id", "request", "needs", "class", "route", "purpose", "asked by", "until", "state")
     for item in items:
@@ -82,7 +88,7 @@ def list_(
 @app.command()
 def show(
     approval_id: Id,
-    as_json: AsJson = False,  # noqa: FBT002 - a flag
+    as_json: Json = False,  # noqa: FBT002 - a flag
     timeout: Timeout = 30.0,
     home: Home = None,
     kafka: Kafka = None,
@@ -96,7 +102,7 @@ def show(
     now = datetime.now(UTC)
     item = _chosen(_items(settings, timeout), approval_id)
     if as_json:
-        out.print(orjson.dumps(_json(item, now), option=orjson.OPT_INDENT_2).decode(), markup=False)
+        write_json(_json(item, now))
     else:
         out.print(_sheet(item, now))
 
@@ -105,8 +111,8 @@ def show(
 def approve(
     approval_id: Id,
     note: Note,
-    override: Annotated[bool, typer.Option("--override", help="Decide against policy; where it escalates.")] = False,  # noqa: FBT002 - a flag
-    name: Name = None,
+    override: Annotated[bool, typer.Option("--override", help="Approve although policy escalates it.")] = False,  # noqa: FBT002 - a flag
+    by: By = None,
     role: Roles = None,
     token_file: Token = None,
     wait: Wait = 10.0,
@@ -114,15 +120,15 @@ def approve(
     home: Home = None,
     kafka: Kafka = None,
 ) -> int:
-    """Let a request go on. The approval is bound to the payload whose hash is shown, and to nothing else.
+    """Approve a request, so that it goes on. The approval covers the payload whose hash is shown, and no other.
 
-    Whoever asked cannot approve, and the role that is asked for is needed.
+    You need the role that it asks for, and cannot approve your own request.
 
     Example: `waybill approvals approve 7d0c1f6e-8a35-4d7a-9a44-5f3f0b0f6d11 --note "ticket 12" --role data-steward`
     """
     settings = resolve(home=home, kafka=kafka)
     return _answer(
-        settings, approval_id, "approved", note, name, role, token_file, override=override, wait=wait, timeout=timeout
+        settings, approval_id, "approved", note, by, role, token_file, override=override, wait=wait, timeout=timeout
     )
 
 
@@ -130,7 +136,7 @@ def approve(
 def deny(
     approval_id: Id,
     note: Note,
-    name: Name = None,
+    by: By = None,
     role: Roles = None,
     token_file: Token = None,
     wait: Wait = 10.0,
@@ -144,7 +150,7 @@ def deny(
     """
     settings = resolve(home=home, kafka=kafka)
     return _answer(
-        settings, approval_id, "denied", note, name, role, token_file, override=False, wait=wait, timeout=timeout
+        settings, approval_id, "denied", note, by, role, token_file, override=False, wait=wait, timeout=timeout
     )
 
 
@@ -153,7 +159,7 @@ def _answer(
     approval_id: str,
     verdict: Literal["approved", "denied"],
     note: str,
-    name: str | None,
+    by: str | None,
     roles: list[str] | None,
     token_file: Path | None,
     *,
@@ -164,7 +170,7 @@ def _answer(
     if not note.strip():
         raise ConfigError("--note is empty: say why, for those who read the evidence")
     told, (token, holder) = masked(note), read_token(token_file)
-    approver = holder if name is None and holder is not None else who(name)
+    approver = holder if by is None and holder is not None else who(by)
     from streams.approvals import Ruling, judge, unsigned  # noqa: PLC0415 - `--help` needs none of it
     from waybill.cli.answering import send  # noqa: PLC0415 - the same
 
@@ -182,7 +188,7 @@ def _answer(
         if judgement.ruling is Ruling.VOID:
             raise RecordError(judgement.code, judgement.message)
     out.print(_sheet(item, now))
-    out.print(f"{verdict} is bound to the payload {said.payload_sha256}", markup=False, soft_wrap=True)
+    out.print(f"{verdict} is bound to the payload {said.payload_sha256}", soft_wrap=True)
     end = asyncio.run(send(settings.kafka_settings(), item.request, said, token, site=settings.site, wait_s=wait))
     if end is None:
         tell(
@@ -194,7 +200,7 @@ def _answer(
         tell(f"waybill: it was {end.result} before{f' by {end.approver}' if end.approver else ''}, and that stands")
         return 1
     goes = "goes on" if verdict == "approved" else "has ended"
-    out.print(f"{item.request.request_id} {goes}; evidence {end.event_id}", markup=False)
+    out.print(f"{item.request.request_id} {goes}; evidence {end.event_id}")
     return 0
 
 
@@ -239,11 +245,15 @@ def _items(settings: Settings, timeout_s: float) -> list[Item]:
 
 def _chosen(items: list[Item], wanted: str) -> Item:
     found = [item for item in items if wanted in {item.request.approval_id, item.request.request_id}]
+    if not found and len(wanted) >= _PREFIX:
+        found = [item for item in items if item.request.approval_id.startswith(wanted)]
     if not found:
-        raise RecordError("unknown_approval", f"nothing waits or waited under {wanted}; `waybill approvals list --all`")
+        raise RecordError(
+            "unknown_approval", f"No approval found for {wanted}; `waybill approvals list --all` shows every one"
+        )
     if len(found) > 1:
         told = ", ".join(item.request.approval_id for item in found)
-        raise ConfigError(f"{wanted} came in {len(found)} times; say which: {told}")
+        raise ConfigError(f"{wanted} means {len(found)} approvals; say which: {told}")
     return found[0]
 
 

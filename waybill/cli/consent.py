@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import orjson
 import typer
@@ -14,7 +14,7 @@ from evidence.errors import ConfigError, RecordError
 from evidence.faults import faults
 from waybill.cli.interrupts import listen
 from waybill.cli.moments import stated
-from waybill.cli.options import Home, Kafka, out, resolve
+from waybill.cli.options import By, Home, Json, Kafka, out, resolve, write_json
 from waybill.cli.retention import who
 
 if TYPE_CHECKING:
@@ -31,9 +31,8 @@ Purpose = Annotated[str, typer.Option("--purpose", metavar="NAME", help="What th
 Reference = Annotated[
     str | None, typer.Option("--reference", metavar="TEXT", help="Where the person said so: a form, a ticket.")
 ]
-By = Annotated[
-    str | None, typer.Option("--by", metavar="KIND:NAME", help="Who writes it down (default: user:<your login>).")
-]
+_COLUMNS: Final = ("tenant", "subject", "purpose", "state", "until", "recorded", "by", "reference", "revision")
+
 Timeout = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=1, help="Time limit of the reading.")]
 
 
@@ -132,7 +131,7 @@ def show(
     tenant: Tenant,
     subject: Subject,
     purpose: Purpose,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,  # noqa: FBT002 - a flag
+    as_json: Json = False,  # noqa: FBT002 - a flag
     timeout: Timeout = 30.0,
     home: Home = None,
     kafka: Kafka = None,
@@ -150,12 +149,12 @@ def show(
     if as_json:
         said: dict[str, Any] = {"state": answer.state, "revision": answer.revision}
         said["entry"] = orjson.loads(entry.to_json()) if entry is not None else None
-        out.print(orjson.dumps(said, option=orjson.OPT_INDENT_2).decode(), markup=False)
+        write_json(said)
     else:
         place = f" at {answer.revision}" if answer.revision else ""
-        out.print(f"{answer.state}{place}", markup=False)
+        out.print(f"{answer.state}{place}")
         if entry is not None:
-            out.print(_sentence(entry), markup=False, soft_wrap=True)
+            out.print(_sentence(entry), soft_wrap=True)
     return 0 if answer.state == "granted" else 1
 
 
@@ -164,6 +163,7 @@ def list_(
     tenant: Annotated[str | None, typer.Option("--tenant", metavar="ID", help="Of this tenant alone.")] = None,
     subject: Annotated[str | None, typer.Option("--subject", metavar="REF", help="Of this subject alone.")] = None,
     purpose: Annotated[str | None, typer.Option("--purpose", metavar="NAME", help="For this purpose alone.")] = None,
+    as_json: Json = False,  # noqa: FBT002 - a flag
     timeout: Timeout = 30.0,
     home: Home = None,
     kafka: Kafka = None,
@@ -176,7 +176,7 @@ def list_(
     listen()
     found = asyncio.run(_table(settings, timeout))
     now = datetime.now(UTC)
-    table = Table("tenant", "subject", "purpose", "state", "until", "recorded", "by", "reference", "revision")
+    rows = []
     for scope, held in sorted(found.held.items()):
         if any(want is not None and want != have for want, have in zip((tenant, subject, purpose), scope, strict=True)):
             continue
@@ -189,7 +189,13 @@ def list_(
             if entry is not None
             else [""] * 4
         )
-        table.add_row(*scope, state, *told, held.answer.revision or "")
+        rows.append((*scope, state, *told, held.answer.revision or ""))
+    if as_json:
+        write_json({"bad": found.bad, "consent": [dict(zip(_COLUMNS, row, strict=True)) for row in rows]})
+        return
+    table = Table(*_COLUMNS)
+    for row in rows:
+        table.add_row(*row)
     out.print(table)
     if found.bad:
         out.print(f"{found.bad} records could not be read; what they are about counts as unknown")
@@ -250,7 +256,7 @@ def _change(settings: Settings, entry: ConsentEntry) -> None:
 
 
 def _told(scope: Scope, state: str, revision: str) -> None:
-    out.print(f"{state}: {scope.subject} of {scope.tenant} for {scope.purpose}, revision {revision}", markup=False)
+    out.print(f"{state}: {scope.subject} of {scope.tenant} for {scope.purpose}, revision {revision}")
 
 
 async def _table(settings: Settings, timeout_s: float) -> ConsentTable:

@@ -77,7 +77,7 @@ def consistency(
         report = verify_consistency(data, keys)
     except NoteError as error:
         raise ConfigError(f"--key: {error}") from None
-    out.print(("consistent: " if report.ok else "NOT consistent: ") + report.what, markup=False, soft_wrap=True)
+    out.print(("consistent: " if report.ok else "NOT consistent: ") + report.what, soft_wrap=True)
     if report.ok and not report.signed:
         tell("waybill: who signed the checkpoints was not checked; give the log's verifier key with --key")
     return 0 if report.ok else 1

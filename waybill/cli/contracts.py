@@ -33,7 +33,7 @@ def export(out_: Folder = _FOLDER, routes: Routes = None, home: Home = None) -> 
     from waybill import contracts  # noqa: PLC0415 - `--help` needs none of it
 
     for path in contracts.export(out_, _made(routes, home)):
-        out.print(str(path), markup=False, soft_wrap=True)
+        out.print(str(path), soft_wrap=True)
 
 
 @app.command()
@@ -50,7 +50,7 @@ def check(out_: Folder = _FOLDER, routes: Routes = None, home: Home = None) -> i
     if told:
         tell(f"run `waybill contracts export --out {out_}`")
         return 1
-    out.print(f"{out_} holds what would be written", markup=False, soft_wrap=True)
+    out.print(f"{out_} holds what would be written", soft_wrap=True)
     return 0
 
 
@@ -67,7 +67,7 @@ def show(
     table, settings, classes = _read(routes, home)
     from waybill import contracts  # noqa: PLC0415 - `--help` needs none of it
 
-    out.print(contracts.route_text(route, table, settings, classes).rstrip(), markup=False, soft_wrap=True)
+    out.print(contracts.route_text(route, table, settings, classes).rstrip(), soft_wrap=True)
 
 
 def _made(routes: Path | None, home: Path | None) -> dict[str, str]:

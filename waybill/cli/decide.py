@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import orjson
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from evidence.errors import ConfigError
+from queries.terminal import Text
 from waybill.cli.interrupts import listen
-from waybill.cli.options import Home, out, resolve, tell
+from waybill.cli.options import Home, out, resolve, tell, write_json
 
 if TYPE_CHECKING:
     from inference.rulebook import Rulebook
@@ -68,9 +68,7 @@ def decide(
     case = case_of(asked, principal, classified, consent, frozenset(role or ()))
     decision = routing.decide(case, book)
     if as_json:
-        out.file.write(
-            orjson.dumps(_json(decision, case, classified, book), option=orjson.OPT_INDENT_2).decode() + "\n"
-        )
+        write_json(_json(decision, case, classified, book))
     else:
         _explain(asked, decision, case, classified, book)
     return 0 if decision.routes else 1
@@ -105,18 +103,18 @@ def _explain(asked: RuntimeRequest, decision: Decision, case: Case, classified: 
 
     held = classified.classification
     found = f", found {', '.join(held.findings)}" if held.findings else ""
-    out.print(f"data      declared {held.declared}{found}: held to be {held.effective}", markup=False)
+    out.print(f"data      declared {held.declared}{found}: held to be {held.effective}")
     if held.regulations:
-        out.print(f"falls under {', '.join(held.regulations)}", markup=False)
-    out.print(f"rulebook  {book.version}, policy {book.policy_digest}", markup=False, soft_wrap=True)
+        out.print(f"falls under {', '.join(held.regulations)}")
+    out.print(f"rulebook  {book.version}, policy {book.policy_digest}", soft_wrap=True)
     table = Table("route", "answer", "because", "on what")
     for one in explain(case, book):
         if one.verdict is None:
-            table.add_row(one.route.name, Text("deny", "red"), f"{one.objection} (its row)", "")
+            table.add_row(one.route.name, Text("deny", "red"), f"{one.objection} (the route table)", "")
             continue
         verdict = one.verdict
         rests = [f"without {category} ({style})" for category, style in verdict.styles]
-        rests += [f"asking {name}" for name in verdict.authorities]
+        rests += [f"with approval of {name}" for name in verdict.authorities]
         if one.selection and one.selection.left:
             rests += [
                 f"without source {asked.input.context[place].source_id} ({why})" for place, why in one.selection.left
@@ -127,11 +125,11 @@ def _explain(asked: RuntimeRequest, decision: Decision, case: Case, classified: 
     chosen = decision.routes[0].name if decision.routes else None
     rest = [route.name for route in decision.routes[1:]]
     if chosen is None:
-        out.print("no route may serve it: it would be denied", markup=False)
+        out.print("no route may serve it: it would be denied")
     elif decision.waits:
-        out.print(f"it would wait for a person, and then go to {chosen}", markup=False)
+        out.print(f"it would wait for a person, and then go to {chosen}")
     else:
-        out.print(f"it would go to {chosen}" + (f", else to {', '.join(rest)}" if rest else ""), markup=False)
+        out.print(f"it would go to {chosen}" + (f", else to {', '.join(rest)}" if rest else ""))
 
 
 def _where(reasons: tuple[str, ...], book: Rulebook) -> list[str]:

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
-from rich.text import Text
 
 from policy.placement import pages as decision_pages
 from policy.placement.form import DecisionRecord
 from queries.measured import Compared, Measured
+from queries.terminal import Text
 
 STAND_IN = "stand-in"
 """Who answers where no provider is set; its speed is nobody's."""

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import orjson
 import typer
 
 from evidence.errors import ConfigError
-from waybill.cli.interrupts import listen
 from waybill.cli.moments import moment
-from waybill.cli.options import Home, out, resolve, tell
+from waybill.cli.options import Home, out, resolve, tell, write_json
 
 if TYPE_CHECKING:
     from policy.placement.records import Records
@@ -23,8 +20,6 @@ if TYPE_CHECKING:
 
 FOLDER: Final = Path("config/decisions")
 """Where the records lie unless told otherwise."""
-
-_AGO: Final = re.compile(r"(\d{1,5})([hd])")
 
 Folder = Annotated[
     Path | None, typer.Option("--decisions", metavar="DIR", help=f"Folder of the records (default: {FOLDER}).")
@@ -67,14 +62,13 @@ def check(
         out.print(
             f"{route.name}: {record.status}, review by {record.review_by} ({_left(record.review_by, today)}), "
             f"pins compared: {', '.join(seen)}",
-            markup=False,
             soft_wrap=True,
         )
 
 
 @app.command()
 def show(
-    route: Annotated[str | None, typer.Argument(metavar="[ROUTE]", help="The route; none shows all of them.")] = None,
+    route: Annotated[str | None, typer.Argument(metavar="ROUTE", help="The route; none shows all of them.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="As a page for a wiki.")] = False,  # noqa: FBT002 - a flag
     decisions: Folder = None,
     home: Home = None,
@@ -90,7 +84,7 @@ def show(
     records = _load(settings, decisions)
     found = records.whole() if route is None else {route: records.of(route)}
     if markdown:
-        out.file.write("\n".join(decision_pages.markdown(record) for record in found.values()))
+        out.print("\n".join(decision_pages.markdown(record) for record in found.values()), soft_wrap=True, end="")
         return
     today = datetime.now(UTC).date()
     for record in found.values():
@@ -117,13 +111,12 @@ def drift(
 
     records = _load(settings, decisions).whole()
     begin = moment(since, datetime.now(UTC)) if since is not None else None
-    listen()
     with Evidence(settings.evidence_files()) as evidence:
         measured = measure(evidence, since=begin, timeout_s=settings.sql_seconds)
     lines = [line for record in records.values() for line in compare(record, measured.get(record.route))]
     others = {name: strangers(record, measured.get(name)) for name, record in records.items()}
     if as_json:
-        out.file.write(orjson.dumps(_told(lines, others, measured), option=orjson.OPT_INDENT_2).decode() + "\n")
+        write_json(_told(lines, others, measured))
     else:
         out.print(drift_table(lines, others, measured))
     for name in sorted(set(measured) - set(records)):
@@ -133,7 +126,7 @@ def drift(
 
 @app.command()
 def pin(
-    route: Annotated[str | None, typer.Argument(metavar="[ROUTE]", help="The route.")] = None,
+    route: Annotated[str | None, typer.Argument(metavar="ROUTE", help="The route.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Every route.")] = False,  # noqa: FBT002 - a flag
     artifact: Artifacts = None,
     decisions: Folder = None,
@@ -177,9 +170,9 @@ def pin(
             write(path, text)
         for change in changes:
             told = f"{path}:{change.line}: {change.place}: {change.old or 'added'} -> {change.new}"
-            out.print(told, markup=False, soft_wrap=True)
+            out.print(told, soft_wrap=True)
         if not changes:
-            out.print(f"{path}: nothing to change", markup=False, soft_wrap=True)
+            out.print(f"{path}: nothing to change", soft_wrap=True)
     if digest is None:
         tell("waybill: no policy has a digest here, so that pins of policies stay as they are")
 

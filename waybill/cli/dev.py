@@ -85,7 +85,7 @@ def dev(
 
     check_texts(settings)
     lines = read(requests, datetime.now(UTC), lambda: str(uuid4())) if requests is not None else ()
-    supervisor = Supervisor(Wanted(settings, own, local_model, port), lambda line: out.print(line, markup=False))
+    supervisor = Supervisor(Wanted(settings, own, local_model, port), lambda line: out.print(line))
     listen()
     return _run(supervisor, _whole(supervisor, lines, until_done=until_done))
 
@@ -121,16 +121,16 @@ def _run(supervisor: Supervisor, work: Coroutine[Any, Any, int]) -> int:
 async def _whole(supervisor: Supervisor, lines: tuple[Line, ...], *, until_done: bool) -> int:
     began = time.monotonic()
     async with supervisor:
-        out.print(f"ready after {time.monotonic() - began:.1f} s", markup=False)
+        out.print(f"ready after {time.monotonic() - began:.1f} s")
         if not lines:
             _where(supervisor)
             await supervisor.wait()
             return _FAILED
         code = await supervisor.during(_requests(supervisor, lines, stays=not until_done))
         if not until_done:
-            out.print("running; Ctrl-C stops", markup=False)
+            out.print("running; Ctrl-C stops")
             await supervisor.wait()
-    out.print(f"stopped; all of it took {time.monotonic() - began:.1f} s", markup=False)
+    out.print(f"stopped; all of it took {time.monotonic() - began:.1f} s")
     return code
 
 
@@ -148,9 +148,7 @@ async def _requests(supervisor: Supervisor, lines: tuple[Line, ...], *, stays: b
     await asyncio.to_thread(report, lines, traffic.progress, supervisor.settings)
     _where(supervisor, lines[0].request_id, stays=stays)
     if complete < len(lines):
-        out.print(
-            f"only {complete} of {len(lines)} stories are complete in evidence after {_STORY_S:g} s", markup=False
-        )
+        out.print(f"only {complete} of {len(lines)} stories are complete in evidence after {_STORY_S:g} s")
         return _FAILED
     return 0
 
@@ -182,4 +180,4 @@ def _where(supervisor: Supervisor, request_id: str = "REQUEST_ID", *, stays: boo
         said |= {"broker": run.kafka, "worker": f"http://127.0.0.1:{run.web_port}/health and /metrics"}
     said |= {"next": command(f"trace {request_id}", settings.home), "": command("ask", settings.home)}
     for name, value in said.items():
-        out.print(f"{name:<9} {value}", markup=False, soft_wrap=True)
+        out.print(f"{name:<9} {value}", soft_wrap=True)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import orjson
-import typer
-from rich.text import Text
-
+from queries.terminal import Text
 from waybill.cli.interrupts import listen
-from waybill.cli.options import Home, Kafka, out, resolve
+from waybill.cli.options import Home, Json, Kafka, out, resolve, write_json
 
 if TYPE_CHECKING:
     from waybill.settings import Settings
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,  # noqa: FBT002 - a flag
+    as_json: Json = False,  # noqa: FBT002 - a flag
     home: Home = None,
     kafka: Kafka = None,
 ) -> int:
@@ -44,6 +41,5 @@ async def _all(settings: Settings, *, as_json: bool) -> int:
         mark = Text("✓ ", "green") if found.good else Text("✗ ", "red")
         out.print(mark + Text(f"{found.name}: ", "bold") + Text(" ".join(found.said.split())))
     if as_json:
-        content = orjson.dumps({"good": good, "checks": told}, option=orjson.OPT_INDENT_2)
-        out.print(content.decode(), markup=False, soft_wrap=True)
+        write_json({"good": good, "checks": told})
     return 0 if good else 1

@@ -10,9 +10,8 @@ from uuid import uuid4
 import typer
 
 from evidence.errors import ConfigError, RecordError
-from waybill.cli.hold import As
 from waybill.cli.interrupts import listen
-from waybill.cli.options import Home, Kafka, out, resolve, tell
+from waybill.cli.options import By, Home, Kafka, out, resolve, tell
 from waybill.cli.retention import Reason, carry_out, hold_book, masked, opened, rules_of, who
 
 if TYPE_CHECKING:
@@ -29,17 +28,16 @@ def erase(
             "--tenant", metavar="ID", help="Of which tenant: where several know the person, or none does yet."
         ),
     ] = None,
-    by: As = None,
+    by: By = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be erased.")] = False,  # noqa: FBT002 - a flag
     home: Home = None,
     kafka: Kafka = None,
 ) -> None:
     """Destroy the keys of everything that the vault keeps about a person: requests, answers, originals of pseudonyms.
 
-    Requests of the person that are under way end, and what they asked before is kept no more; what they ask afterwards
-    needs new consent. Evidence says first that it was asked for, and then what was erased; it keeps its rows and
-    hashes. What is under legal hold, or has not reached its minimum, stays: that is told, and `waybill retention run`
-    erases it later. It may be killed at any moment and run again.
+    Requests of the person in progress end; later requests need new consent. Evidence records that erasure was asked
+    for, and then what was erased; its own rows and hashes stay. What is under legal hold or below its minimum is named
+    and kept for now; `waybill retention run` erases it later. It is safe to interrupt this and run it again.
 
     Example: `waybill erase person:7 --tenant acme --reason "asked by letter of 2026-11-20"`
     """
@@ -47,7 +45,7 @@ def erase(
     from policy.vault.erasure import Erasure, Erasures  # noqa: PLC0415 - `--help` needs none of it
     from policy.vault.files import Files, locked, make_folder  # noqa: PLC0415 - the same
 
-    actor, why, now = who(by, "--as"), masked(reason), datetime.now(UTC)
+    actor, why, now = who(by), masked(reason), datetime.now(UTC)
     vault, store = opened(settings)
     erasures, holds, rules = Erasures(store), hold_book(settings).active, rules_of(settings)
     of = _tenant(erasures, subject, tenant)
@@ -66,8 +64,9 @@ def erase(
         left = erasures.look(of, subject, now=now, holds=holds, rules=rules)
         if left.refused:
             _refuse(settings, asked, left, actor)
-    kept = f"erased {erased} payloads about {subject}" if erased else f"nothing was kept about {subject} of {of}"
-    out.print(f"{kept}; what was under way ends, and evidence says so", markup=False, soft_wrap=True)
+    payloads = f"{erased} payload{'' if erased == 1 else 's'}"
+    kept = f"Erased {payloads} of {subject}." if erased else f"Nothing was kept about {subject} of {of}."
+    out.print(f'{kept} Requests in progress will end as "erased"; recorded in evidence.', soft_wrap=True)
 
 
 def _tenant(erasures: Erasures, subject: str, tenant: str | None) -> str:
@@ -76,6 +75,13 @@ def _tenant(erasures: Erasures, subject: str, tenant: str | None) -> str:
     if tenant is not None:
         return tenant
     if not known:
+        bare = subject.partition(":")[2] if subject.startswith(("user:", "service:")) else ""
+        if bare and erasures.tenants(bare):
+            raise RecordError(
+                "nothing_kept",
+                f"the vault keeps nothing about {subject}; did you mean {bare}? Requests name a person without the "
+                f"{subject.partition(':')[0]}: that evidence puts before it",
+            )
         raise RecordError(
             "nothing_kept",
             f"the vault keeps nothing about {subject}, so there is nothing to erase; to end requests that are under "
@@ -114,9 +120,7 @@ def _why(verdict: Verdict, subject: str) -> str:
 
 
 def _print(verdict: Verdict, subject: str) -> None:
-    out.print(
-        f"would erase {len(verdict.goes)} of {verdict.found} payloads about {subject}", markup=False, soft_wrap=True
-    )
+    out.print(f"would erase {len(verdict.goes)} of {verdict.found} payloads about {subject}", soft_wrap=True)
     if verdict.refused:
-        out.print(_why(verdict, subject), markup=False, soft_wrap=True)
+        out.print(_why(verdict, subject), soft_wrap=True)
     tell("waybill: nothing was changed (--dry-run)")

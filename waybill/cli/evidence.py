@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-import orjson
 import typer
 from rich.table import Table
 
 from evidence.errors import ConfigError
+from queries.terminal import data
 from waybill.cli.interrupts import listen
-from waybill.cli.options import Home, err, out, resolve, tell
+from waybill.cli.options import Home, Json, err, out, resolve, tell, write_json
 
 app = typer.Typer(help="The evidence store: files, checkpoints, keys.", no_args_is_help=True)
 
@@ -44,23 +44,20 @@ def files(
         listed = ",\n  ".join("'" + place.url(added.path).replace("'", "''") + "'" for added in live)
         out.print(
             f"FROM read_parquet([\n  {listed}\n], union_by_name = true, hive_partitioning = false)",
-            markup=False,
             soft_wrap=True,
         )
         return
     for added in live:
         said = {"path": place.url(added.path), "rows": added.rows, "bytes": added.size, "sha256": added.sha256}
-        text = (
-            orjson.dumps(said).decode() if as_json else f"{added.rows:>10,} {added.size:>13,}  {place.url(added.path)}"
-        )
-        out.print(text, markup=False, soft_wrap=True)
+        if as_json:
+            write_json(said, indent=False)
+        else:
+            out.print(f"{added.rows:>10,} {added.size:>13,}  {place.url(added.path)}", soft_wrap=True)
 
 
 @app.command()
 def checkpoint(
-    log: Annotated[
-        str | None, typer.Argument(metavar="[LOG]", help="Which log; needed where there are several.")
-    ] = None,
+    log: Annotated[str | None, typer.Argument(metavar="LOG", help="Which log; needed where there are several.")] = None,
     number: Annotated[int | None, typer.Option(metavar="N", min=0, help="Which commit (default: the newest).")] = None,
     store: Store = None,
     home: Home = None,
@@ -84,11 +81,11 @@ def checkpoint(
     if latest is None or (number is not None and number > latest):
         raise ConfigError(f"{chosen} has no commit {number if number is not None else 0}; its newest is {latest}")
     note = read_commit(place, chosen, latest if number is None else number).note
-    out.file.write(note.decode())
+    data(out, iter([note.decode()]), what="the checkpoint")
 
 
 @app.command()
-def logs(store: Store = None, home: Home = None) -> None:
+def logs(store: Store = None, as_json: Json = False, home: Home = None) -> None:  # noqa: FBT002 - a flag
     """List the logs: how many rows, up to which offset, since when, and what is lost or expired.
 
     Example: `waybill evidence logs`
@@ -100,7 +97,7 @@ def logs(store: Store = None, home: Home = None) -> None:
     from waybill.cli import stores  # noqa: PLC0415 - the same
 
     place = stores.store_files(settings, store)
-    table = Table("log", "rows", "files", "next offset", "commits", "newest commit", "rejected", "lost", "expired")
+    found = []
     for log in stores.logs(place):
         commits = list(commits_after(place, log, -1))
         if not commits:
@@ -109,11 +106,31 @@ def logs(store: Store = None, home: Home = None) -> None:
         lost = sum(count(lost.offsets) for commit in commits for lost in commit.lost)
         expired = sum(count(gone.leaves) for commit in commits for gone in commit.expire)
         last = commits[-1]
-        table.add_row(
-            log, f"{last.size:,}", str(len(read_live(place, log).files)), str(last.next), f"{len(commits):,}",
-            f"{last.time:%Y-%m-%d %H:%M:%S}Z", str(rejected), str(lost), str(expired),
-        )  # fmt: skip
+        found.append(
+            {
+                "log": log,
+                "rows": last.size,
+                "files": len(read_live(place, log).files),
+                "next offset": last.next,
+                "commits": len(commits),
+                "newest commit": f"{last.time:%Y-%m-%d %H:%M:%S}Z",
+                "rejected": rejected,
+                "lost": lost,
+                "expired": expired,
+            }
+        )
+    if as_json:
+        write_json([{_member(name): value for name, value in each.items()} for each in found])
+        return
+    table = Table("log", "rows", "files", "next offset", "commits", "newest commit", "rejected", "lost", "expired")
+    for each in found:
+        table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in each.values()))
     out.print(table)
+
+
+def _member(name: str) -> str:
+    first, *rest = name.split()
+    return first + "".join(word.title() for word in rest)
 
 
 @app.command()
@@ -173,15 +190,17 @@ def copy(
 
 @app.command()
 def keys(home: Home = None) -> None:
-    """Print this site's verifier keys, the newest last: what an auditor needs, and no secret.
+    """Print the verifier keys of this home's store, the newest last: what an auditor needs, and no secret.
+
+    They name the site that the store says it is of, whatever the setting SITE says here.
 
     Example: `waybill evidence keys | tail -1 > home.vkey`
     """
     settings = resolve(home=home)
-    from waybill.cli.stores import own_keys  # noqa: PLC0415 - `--help` needs none of it
+    from waybill.cli.stores import own_keys, store_site  # noqa: PLC0415 - `--help` needs none of it
 
-    for vkey in own_keys(settings):
-        out.print(vkey, markup=False, soft_wrap=True)
+    for vkey in own_keys(settings, store_site(settings.evidence_files())):
+        out.print(vkey, soft_wrap=True)
 
 
 @app.command("rotate-key")
@@ -234,4 +253,4 @@ def cosign(
             raise ConfigError(f"{log}: {error}; if the site rotated its key, give the new one too (--key)") from None
         place.replace(f"{LOGS}/{log}/witness/{name}/{number:012d}", signed)
         tell(f"waybill: {log}: cosigned commit {number}, {noted.commit.size:,} rows")
-    out.print(made.vkey, markup=False, soft_wrap=True)
+    out.print(made.vkey, soft_wrap=True)

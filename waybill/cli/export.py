@@ -19,8 +19,8 @@ from evidence.errors import ConfigError
 from evidence.hosts import is_this_machine
 from waybill.cli.federated import SitesFile, read_sites
 from waybill.cli.interrupts import listen
-from waybill.cli.options import Home, Kafka, out, resolve
-from waybill.cli.retention import Actor, who
+from waybill.cli.options import By, Home, Kafka, out, resolve
+from waybill.cli.retention import who
 
 if TYPE_CHECKING:
     from evidence.federation.export import Exporter, Plan
@@ -46,7 +46,7 @@ def export(
         typer.Option("--purpose", metavar="PURPOSE", help="Only events with this purpose; may be repeated."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would leave.")] = False,  # noqa: FBT002 - a flag
-    actor: Actor = None,
+    by: By = None,
     sites: SitesFile = None,
     home: Home = None,
     kafka: Kafka = None,
@@ -59,7 +59,7 @@ def export(
     Example: `waybill export --to hq --dry-run`
     """
     settings = resolve(home=home, kafka=kafka)
-    by, now = who(actor), datetime.now(UTC)
+    actor, now = who(by), datetime.now(UTC)
     from evidence.federation.columns import PATHS  # noqa: PLC0415 - `--help` needs none of it
     from evidence.log.keys import KeyRing  # noqa: PLC0415 - the same
     from policy.export_terms import check  # noqa: PLC0415 - the same
@@ -69,7 +69,7 @@ def export(
     grant = read_sites(sites or settings.sites, labels).grant(settings.site, to)
     place = _place(settings, grant, dest)
     way = _encryption(place, settings.evidence_s3.endpoint)
-    terms = _waybill(grant, labels, place, way, by=by, at=now, classes=classes, purposes=purposes)
+    terms = _waybill(grant, labels, place, way, by=actor, at=now, classes=classes, purposes=purposes)
     check(terms, grant, labels, PATHS)
     keys = KeyRing(settings.evidence_keys_folder, settings.site)
     if grant.sender.key != keys.newest().vkey:
@@ -87,7 +87,7 @@ def export(
         out.print(f"would leave for {to}: {plan.leaving:,} rows; {plan.withheld:,} would stay")
         return
     if plan.leaving or plan.withheld:
-        asyncio.run(_say(settings, by, terms, plan, now))
+        asyncio.run(_say(settings, actor, terms, plan, now))
     commits: list[int] = []
     exporter.run(plan, terms.document(), lambda _, commit: commits.append(commit.number))
     out.print(
@@ -215,7 +215,8 @@ async def _say(settings: Settings, actor: str, terms: ExportWaybill, plan: Plan,
 
 
 def _listed(plan: Plan, terms: ExportWaybill) -> Table:
-    title = f"{terms.data_classification} at most, for {', '.join(terms.purposes)}; {len(terms.columns)} columns"
+    purposes = ", ".join(terms.purposes)
+    title = f"class {terms.data_classification} or below, purposes: {purposes}, {len(terms.columns)} columns"
     table = Table("log", "from row", "to row", "leave", "stay", title=title, title_justify="left")
     for original in plan.originals:
         ends = (original.done, original.upto.size, original.leaving, original.withheld)

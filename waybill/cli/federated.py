@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC
@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from evidence.errors import ConfigError, UnavailableError
+from evidence.visible import safe_json
+from queries.terminal import data
 from waybill.cli.options import out, tell
 
 if TYPE_CHECKING:
     from policy.labels import Labels
     from policy.sites import Sites
-    from queries.database import Evidence, Result
+    from queries.database import Evidence
     from queries.federated import SiteState
     from queries.render import Format
     from waybill.settings import Settings
@@ -27,9 +29,13 @@ if TYPE_CHECKING:
 DEFAULT: Final = Path("config/sites.yaml")
 """Where the sites are described unless told otherwise."""
 
+_SHOWN: Final = 8
+"""Columns that a sentence names; JSON and CSV name all."""
+
 Federated = Annotated[bool, typer.Option("--federated", help="Ask the copies of the other sites too.")]
 Strict = Annotated[
-    bool, typer.Option("--strict", help="With --federated: fail where a site is missing or its copy is too old.")
+    bool,
+    typer.Option("--strict", help="With --federated: fail where a site or a column is missing, or a copy is too old."),
 ]
 SitesFile = Annotated[
     Path | None, typer.Option("--sites", metavar="FILE", help=f"The sites (default: {DEFAULT.as_posix()}).")
@@ -66,26 +72,56 @@ class Asked:
     states: tuple[SiteState, ...] = ()
     """The sites; none where only this one's own evidence is asked."""
 
-    def render(self, result: Result, form: Format, rows: int) -> None:
-        """Write an answer that says of which sites it is.
+    strict: bool = False
+    """Whether an answer with a hole is an error."""
+
+    def answer(self, sql: str, values: Mapping[str, Any] | None, timeout_s: float, form: Format, rows: int) -> None:
+        """Ask, and write an answer that says of which sites it is, and what is missing of them.
 
         JSON is an object with the members `sites` and `rows`; CSV begins with a comment for each site that is missing
-        or too old, so that an answer with a hole does not pass for a whole one.
+        or too old, or of which a column is, so that an answer with a hole does not pass for a whole one.
+
+        Raises:
+            QueryError: the statement cannot be answered.
+            UnavailableError: something is missing, and that is to be an error.
         """
         from queries.render import render  # noqa: PLC0415 - `--help` needs none of it
 
+        holes = self.holes(sql)
+        result = self.evidence.query(sql, values, timeout_s)
         if not self.states:
             render(result, form, out, max_rows=rows)
             return
         if form == "csv":
-            for state in self.states:
-                if state.condition not in ("ok", "closed"):
-                    out.file.write(f"# site {state.name} {state.condition}: {one_line(state.why)}\n")
+            told = [
+                f"# site {state.name} {state.condition}: {one_line(state.why)}\n"
+                for state in self.states
+                if state.condition not in ("ok", "closed")
+            ]
+            told += [f"# site {name} does not grant: {', '.join(paths)}\n" for name, paths in holes.items()]
+            data(out, iter(told), what="CSV")
         if form == "json":
-            out.file.write(f'{{"sites": {json.dumps([described(state) for state in self.states])},\n "rows": ')
+            sites = safe_json(json.dumps(self.described(holes)))
+            data(out, iter([f'{{"sites": {sites},\n "rows": ']), what="JSON")
         render(result, form, out, max_rows=rows)
         if form == "json":
-            out.file.write("}\n")
+            data(out, iter(["}\n"]), what="JSON")
+
+    def described(self, holes: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+        """Return what became of each site in JSON's own types."""
+        return [described(state, holes.get(state.name, ())) for state in self.states]
+
+    def holes(self, sql: str) -> dict[str, tuple[str, ...]]:
+        """Tell of what the sites do not grant and the statement needs, and return it."""
+        from queries.federated import FederatedEvidence  # noqa: PLC0415 - `--help` needs none of it
+
+        holes = self.evidence.withheld(sql) if isinstance(self.evidence, FederatedEvidence) else {}
+        for name, paths in holes.items():
+            more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
+            tell(f"waybill: site {name} does not grant {', '.join(paths[:_SHOWN])}{more}: null in its rows")
+        if holes and self.strict:
+            raise UnavailableError(f"no answer without columns that {', '.join(holes)} does not grant (--strict)")
+        return holes
 
 
 @contextmanager
@@ -112,7 +148,13 @@ def asked(settings: Settings, reach: Reach) -> Iterator[Asked]:
     sites = read_sites(reach.file or settings.sites, None)
     sites.site(settings.site)
     remotes = [
-        Remote(site.name, site.key or "", partial(open_files, where, settings.evidence_s3.access()), site.max_age_s)
+        Remote(
+            site.name,
+            site.key or "",
+            partial(open_files, where, settings.evidence_s3.access()),
+            site.max_age_s,
+            frozenset(sites.grant(site.name, settings.site).config.columns) if site.leaves else None,
+        )
         for site, where in sites.copies_for(settings.site)
     ]
     cache = settings.home / "federated"
@@ -132,7 +174,7 @@ def asked(settings: Settings, reach: Reach) -> Iterator[Asked]:
         missing = [state for state in federated.states if state.condition != "ok"]
         if missing and reach.strict:
             raise UnavailableError(f"no answer without {', '.join(state.name for state in missing)} (--strict)")
-        yield Asked(federated, states)
+        yield Asked(federated, states, reach.strict)
 
 
 def read_sites(file: Path, labels: Labels | None) -> Sites:
@@ -147,10 +189,11 @@ def read_sites(file: Path, labels: Labels | None) -> Sites:
     return load(file, Columns(FIELDS, REQUIRED), labels)
 
 
-def described(state: SiteState) -> dict[str, Any]:
-    """Give what became of a site in JSON's own types."""
+def described(state: SiteState, withheld: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what became of a site in JSON's own types; `withheld` is what the answer needs and it does not grant."""
     newest = None if state.newest is None else state.newest.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    told = {"site": state.name, "condition": state.condition, "why": one_line(state.why) or None, "newest": newest}
+    told: dict[str, Any] = {"site": state.name, "condition": state.condition, "why": one_line(state.why) or None}
+    told |= {"newest": newest, "notGranted": list(withheld) or None}
     return {name: value for name, value in told.items() if value is not None}
 
 

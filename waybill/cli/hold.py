@@ -13,7 +13,7 @@ from rich.table import Table
 
 from evidence.errors import ConfigError, UnavailableError
 from waybill.cli.interrupts import listen
-from waybill.cli.options import Home, Kafka, out, resolve, tell
+from waybill.cli.options import By, Home, Json, Kafka, out, resolve, tell, write_json
 from waybill.cli.retention import Reason, hold_book, masked, opened, who
 
 if TYPE_CHECKING:
@@ -23,27 +23,25 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Keep what a court or an inquiry needs, whatever retention says.", no_args_is_help=True)
 
-As = Annotated[str | None, typer.Option("--as", metavar="KIND:NAME", help="Who does it (default: user:<your login>).")]
-
 
 @app.command()
 def place(
     reason: Reason,
     subject: Annotated[
-        str | None, typer.Option("--subject", metavar="REF", help="What is about this person: a reference.")
+        str | None, typer.Option("--subject", metavar="REF", help="Everything about this person: a reference.")
     ] = None,
-    tenant: Annotated[str | None, typer.Option("--tenant", metavar="ID", help="What is of this tenant.")] = None,
+    tenant: Annotated[str | None, typer.Option("--tenant", metavar="ID", help="Everything of this tenant.")] = None,
     request: Annotated[
-        str | None, typer.Option("--request", metavar="REQUEST_ID", help="What is of this request.")
+        str | None, typer.Option("--request", metavar="REQUEST_ID", help="Everything of this request.")
     ] = None,
-    by: As = None,
+    by: By = None,
     home: Home = None,
     kafka: Kafka = None,
 ) -> None:
-    """Put everything about a person, of a tenant or of a request under legal hold; several of them narrow it.
+    """Place a legal hold on a person, a tenant or a request. Combine options to narrow it.
 
-    Neither retention nor erasure removes what a hold covers: payloads, their keys, and rows of evidence. It counts for
-    what comes later too. Where evidence of it cannot be written, it is in force all the same.
+    Retention and erasure leave alone what a hold covers (payloads, their keys, rows of evidence), also what comes
+    later. A hold is in force even where evidence of it cannot be written.
 
     Example: `waybill hold place --subject person:7 --tenant acme --reason "case 2026-117"`
     """
@@ -55,7 +53,7 @@ def place(
             raise ConfigError(f"{option} is empty or longer than 256 characters")
     if subject is None and tenant is None and request is None:
         raise ConfigError("say what to hold: --subject, --tenant or --request")
-    actor, why = who(by, "--as"), masked(reason)
+    actor, why = who(by), masked(reason)
     hold = Hold(
         id=uuid4().hex[:12], subject=subject, tenant=tenant, request=request, reason=why, by=actor, at=datetime.now(UTC)
     )
@@ -66,13 +64,16 @@ def place(
     store.cover(book.active)
     kept = store.count(hold)
     _tell_placed(settings)
-    out.print(f"hold {hold.id} is in force: {hold.scope}; it covers {kept} payloads now", markup=False, soft_wrap=True)
+    out.print(
+        f"hold {hold.id} is in force: {hold.scope}; it covers {kept} {'payload' if kept == 1 else 'payloads'} now",
+        soft_wrap=True,
+    )
 
 
 @app.command("list")
 def show(
     everything: Annotated[bool, typer.Option("--all", help="Show those too that were released.")] = False,  # noqa: FBT002 - a flag
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,  # noqa: FBT002 - a flag
+    as_json: Json = False,  # noqa: FBT002 - a flag
     home: Home = None,
 ) -> None:
     """Show the legal holds in force: what each covers, who placed it, when and why.
@@ -83,7 +84,7 @@ def show(
     holds = [hold for hold in hold_book(settings).all() if everything or hold.released is None]
     if as_json:
         said = [hold.model_dump(mode="json", exclude_none=True) for hold in holds]
-        out.print(orjson.dumps(said, option=orjson.OPT_INDENT_2).decode(), markup=False)
+        write_json(said)
         return
     if not holds:
         out.print("there are no legal holds")
@@ -99,7 +100,7 @@ def show(
 def release(
     identity: Annotated[str, typer.Argument(metavar="HOLD_ID", help="The hold's id.")],
     reason: Reason,
-    by: As = None,
+    by: By = None,
     home: Home = None,
     kafka: Kafka = None,
 ) -> None:
@@ -113,11 +114,11 @@ def release(
     from evidence.records import EventType  # noqa: PLC0415 - `--help` needs none of it
     from policy.holds import Release  # noqa: PLC0415 - the same
 
-    actor, why = who(by, "--as"), masked(reason)
+    actor, why = who(by), masked(reason)
     book = hold_book(settings)
     hold = book.find(identity)
     if hold.released is not None:
-        out.print(f"hold {hold.id} was released on {hold.released.at:%Y-%m-%d} by {hold.released.by}", markup=False)
+        out.print(f"hold {hold.id} was released on {hold.released.at:%Y-%m-%d} by {hold.released.by}")
         return
     listen()
     _tell_placed(settings)
@@ -126,7 +127,7 @@ def release(
     book.release(hold.id, ending)
     _, store = opened(settings)
     store.cover(book.active)
-    out.print(f"hold {hold.id} is released: {hold.scope}", markup=False, soft_wrap=True)
+    out.print(f"hold {hold.id} is released: {hold.scope}", soft_wrap=True)
 
 
 def _tell_placed(settings: Settings) -> None:

@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from evidence.errors import ConfigError
+from queries.terminal import Text
 from waybill.cli.options import out, tell
 
 app = typer.Typer(help="Keys and tokens: who asks, and who calls.", no_args_is_help=True)
@@ -60,7 +61,7 @@ def jwks(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Pr
     from policy.identity.jws import public_set  # noqa: PLC0415 - the same
 
     keys = {key.kid: key for key in map(load_signing_key, files)}  # a key that is given twice is published once
-    out.print(public_set(*keys.values()), end="", markup=False, soft_wrap=True)
+    out.print(public_set(*keys.values()), end="", soft_wrap=True)
 
 
 @app.command()
@@ -96,7 +97,7 @@ def token(
     }
     if subject is not None:
         claims["data_subject"] = subject
-    out.print(load_signing_key(key).sign(claims), markup=False, soft_wrap=True)
+    out.print(load_signing_key(key).sign(claims), soft_wrap=True)
 
 
 @app.command()
@@ -119,29 +120,23 @@ def show(
     text = text[len("bearer ") :] if text[: len("bearer ")].lower() == "bearer " else text
     if len(text) > MAX_TOKEN:
         raise ConfigError(f"{file}: longer than {MAX_TOKEN} characters, and so no token")
-    verdict, code = "[yellow]not checked (give --jwks)[/yellow]", 0
+    verdict, code = Text("not checked (give --jwks)", "yellow"), 0
     try:
         said = unchecked(text)
         if jwks is not None:
             try:
                 open_token(text, KeySet.parse(read_text(jwks, "JWKS"), str(jwks)))
-                verdict = "[green]holds[/green]"
+                verdict = Text("holds", "green")
             except RecordError as error:
-                verdict, code = f"[red]{error}[/red]", 1
+                verdict, code = Text(str(error), "red"), 1
     except RecordError as error:
         raise ConfigError(f"{file}: {error}") from None
     table = Table("claim", "value", show_header=False)
     for name, value in {**said.header, **said.claims}.items():
-        table.add_row(_plain(name), _plain(_moment(name, value)))
+        table.add_row(name, str(_moment(name, value)))
     table.add_row("signature", verdict)
     out.print(table)
     return code
-
-
-def _plain(value: object) -> str:
-    from rich.markup import escape  # noqa: PLC0415 - `--help` needs none of it
-
-    return escape("".join(each if each.isprintable() else "?" for each in str(value)))
 
 
 def _moment(name: str, value: object) -> object:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from pathlib import Path
 from shutil import which
-from typing import TYPE_CHECKING, Annotated, Any, Final, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
+import orjson
 import typer
-from rich.console import Console
+
+from evidence.errors import ConfigError
+from evidence.visible import safe_json
+from queries.terminal import Terminal, data
 
 if TYPE_CHECKING:
     from waybill.settings import Settings
@@ -25,20 +30,34 @@ Kafka = Annotated[
     ),
 ]
 
-_FILE_WIDTH: Final = 160
-"""Columns where there is no terminal whose width could be asked for."""
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+By = Annotated[
+    str | None,
+    typer.Option("--by", metavar="KIND:NAME", help="Who does it (default: user:NAME, with the name you logged in by)."),
+]
+
+_ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?")
+"""A host, with a port or without; what is none ends deep in the network library."""
+
+RENAMED: Final = {"as": "by", "actor": "by"}
+"""Options by the names that they had; what was typed once still works, and no help shows it."""
+
+out = Terminal("stdout")
+"""Results."""
+
+err = Terminal("stderr")
+"""Progress and diagnostics."""
 
 
-def _console(stream: TextIO, *, stderr: bool = False) -> Console:
-    width = None if stream.isatty() else _FILE_WIDTH
-    return Console(stderr=stderr, highlight=False, emoji=False, width=width)
+def write_json(value: Any, *, indent: bool = True) -> None:
+    """Write a value as one JSON document, exactly, whatever the width of a terminal."""
+    write_json_text(orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else 0).decode())
 
 
-out = _console(sys.stdout)
-"""What a command is asked for."""
-
-err = _console(sys.stderr, stderr=True)
-"""What a command says about its work."""
+def write_json_text(text: str) -> None:
+    """Write what is JSON already."""
+    ascii_only = not out.encoding.lower().startswith("utf")
+    data(out, iter([safe_json(text, ascii_only=ascii_only) + "\n"]), what="JSON")
 
 
 def resolve(*, home: Path | None = None, kafka: str | None = None, **flags: Any) -> Settings:
@@ -51,6 +70,8 @@ def resolve(*, home: Path | None = None, kafka: str | None = None, **flags: Any)
     from waybill.settings import load  # noqa: PLC0415 - the same
 
     settings = load(home=home, kafka=kafka, **flags)
+    if not all(_ADDRESS.fullmatch(each.strip()) for each in settings.kafka.split(",")):
+        raise ConfigError(f"--kafka: {settings.kafka!r} is not HOST:PORT")
     elsewhere = settings.kafka if "kafka" in settings.model_fields_set else None
     run = dev_run.read(settings.home)
     if elsewhere is not None and (run is None or run.kafka != elsewhere):
@@ -68,7 +89,7 @@ def resolve(*, home: Path | None = None, kafka: str | None = None, **flags: Any)
 
 def tell(message: str) -> None:
     """Say something about the work, in one line that no terminal breaks."""
-    err.print(message, markup=False, soft_wrap=True)
+    err.print(message, soft_wrap=True)
 
 
 def command(text: str, home: Path) -> str:

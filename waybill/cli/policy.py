@@ -13,7 +13,7 @@ from rich.table import Table
 
 from evidence.errors import ConfigError
 from waybill.cli.interrupts import listen
-from waybill.cli.options import Home, Kafka, out, resolve, tell
+from waybill.cli.options import By, Home, Json, Kafka, out, resolve, tell, write_json
 from waybill.cli.retention import who
 
 if TYPE_CHECKING:
@@ -26,13 +26,12 @@ app = typer.Typer(
 )
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder with labels.yaml, retention.yaml and *.cedar.")]
-Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; evidence keeps it.")]
-By = Annotated[str | None, typer.Option("--by", metavar="KIND:NAME", help="Who you are (default: your login).")]
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept in evidence.")]
 
 
 @app.command()
 def check(
-    folder: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Folder (default: the one in force).")] = None,
+    folder: Annotated[Path | None, typer.Argument(metavar="DIR", help="Folder (default: the one in force).")] = None,
     home: Home = None,
 ) -> None:
     """Check policies with labels, routes, retention rules and decision records; exit code 2 where something is wrong.
@@ -47,17 +46,16 @@ def check(
     out.print(
         f"{len(facts.rules)} policies, {len(book.labels.classes)} classes, {len(book.table.routes)} routes: "
         f"policy {book.policy_digest}, rulebook {book.version}",
-        markup=False,
         soft_wrap=True,
     )
-    out.print(f"decisions are remembered by {', '.join(book.engine.reads())}", markup=False, soft_wrap=True)
+    out.print(f"decision cache key: {', '.join(book.engine.reads())}", soft_wrap=True)
     if folder is None and (said := edited(settings)) is not None:
         tell(f"waybill: {said}")
 
 
 @app.command()
 def show(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,  # noqa: FBT002 - a flag
+    as_json: Json = False,  # noqa: FBT002 - a flag
     home: Home = None,
 ) -> None:
     """Show the policies in force: every one with its file and line, and what it rests on.
@@ -78,11 +76,11 @@ def show(
             "activated": active.activation.model_dump(mode="json") if active else None,
             "policies": listed,
         }
-        out.file.write(orjson.dumps(said, option=orjson.OPT_INDENT_2).decode() + "\n")
+        write_json(said)
         return
-    out.print(f"policy {book.policy_digest}, rulebook {book.version}", markup=False, soft_wrap=True)
+    out.print(f"policy {book.policy_digest}, rulebook {book.version}", soft_wrap=True)
     since = f"since {active.activation.at:%Y-%m-%d %H:%M} by {active.activation.by}" if active else "as configured"
-    out.print(f"{settings.policy_folder()}, {since}", markup=False, soft_wrap=True)
+    out.print(f"{settings.policy_folder()}, {since}", soft_wrap=True)
     table = Table("policy", "effect", "rests on", "where")
     for rule in rules:
         rests = [f"without {', '.join(sorted(rule.redact))} ({rule.style})"] if rule.redact else []
@@ -133,7 +131,7 @@ def rollback(
 
 @app.command()
 def history(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,  # noqa: FBT002 - a flag
+    as_json: Json = False,  # noqa: FBT002 - a flag
     home: Home = None,
 ) -> None:
     """Show which versions were put in force here, by whom, and why.
@@ -144,10 +142,10 @@ def history(
     found = settings.policy_versions.history()
     if as_json:
         said = [one.model_dump(mode="json") for one in found]
-        out.file.write(orjson.dumps(said, option=orjson.OPT_INDENT_2).decode() + "\n")
+        write_json(said)
         return
     if not found:
-        out.print(f"no version was activated here; {settings.policy} is in force as configured", markup=False)
+        out.print(f"no version was activated here; {settings.policy} is in force as configured")
         return
     table = Table("when", "policy", "by", "why")
     for one in found:
@@ -206,7 +204,7 @@ def _put_in_force(settings: Settings, digest: str, folder: Path, author: str, re
     versions, now = settings.policy_versions, datetime.now(UTC)
     before = rulebook.read(settings.policy_folder(), settings.routes)
     if before.policy_digest == digest:
-        out.print(f"policy {digest} is in force already", markup=False, soft_wrap=True)
+        out.print(f"policy {digest} is in force already", soft_wrap=True)
         return
     versions.add(before.policy_digest, _files(settings.policy_folder()))
     versions.add(digest, _files(folder))
@@ -237,7 +235,6 @@ def _put_in_force(settings: Settings, digest: str, folder: Path, author: str, re
     versions.activate(activation)
     out.print(
         f"policy {digest} is in force, in place of {before.policy_digest}; workers take it up within two seconds",
-        markup=False,
         soft_wrap=True,
     )
 

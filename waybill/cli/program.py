@@ -1,13 +1,16 @@
 """The program: its commands, and what their errors become.
 
-Exit codes: 0 done, 1 failed, 2 usage or configuration, 130 stopped by Ctrl-C. An error is one sentence on standard
-error, never a traceback; `--debug` before the command shows the traceback too.
+Exit codes: 0 done, 1 failed, 2 usage or configuration, 130 stopped by Ctrl-C, 141 where nobody reads the output any
+more. An error is one sentence on standard error; `--debug` before the command shows the traceback too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -18,6 +21,8 @@ from typing import Annotated, Any, Final
 import typer
 
 from evidence.errors import ConfigError, WaybillError
+from evidence.visible import visible, visible_line
+from queries.errors import OutputClosed
 from waybill.cli import (
     approvals,
     ask,
@@ -48,10 +53,12 @@ from waybill.cli import (
     verify,
     worker,
 )
+from waybill.cli.options import RENAMED
 
 FAILED: Final = 1
 USAGE: Final = 2
 INTERRUPTED: Final = 130
+CLOSED: Final = 141
 
 app = typer.Typer(
     name="waybill",
@@ -59,7 +66,10 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": lambda name: RENAMED.get(name, name),
+    },
 )
 _debug = False
 
@@ -115,35 +125,95 @@ app.add_typer(topics.app, name="topics", rich_help_panel="Look after it")
 
 
 def run(argv: list[str] | None = None) -> int:
-    """Run a command; give the exit code.
+    """Run a command; return the exit code.
 
     Args:
         argv: the arguments; the process's own if None.
     """
     try:
-        result = app(args=argv, standalone_mode=False)
+        return _finished(_run(sys.argv[1:] if argv is None else argv))
+    except (OutputClosed, BrokenPipeError):
+        return _unread()
+
+
+def _run(argv: list[str]) -> int:
+    try:
+        result = app(args=_arguments(argv), standalone_mode=False)
     except typer.Exit as exit_:
         return exit_.exit_code
     except (KeyboardInterrupt, typer.Abort, asyncio.CancelledError):
-        print("waybill: stopped", file=sys.stderr)  # noqa: T201 - where a program says why it ends
+        _say("stopped")
         return INTERRUPTED
+    except SystemExit:  # the parser's own end where nobody reads its help any more
+        return _unread()
+    except (OutputClosed, BrokenPipeError):
+        raise
     except WaybillError as error:
-        return _told(error, USAGE if isinstance(error, ConfigError) else FAILED)
+        return _told(error)
     except BaseExceptionGroup as group:
         return _told_first(group)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader has gone; nobody is left to tell
-        return FAILED
+    except OSError as error:
+        return _system(error)
     except Exception as error:  # noqa: BLE001 - the last place where an error can be told
         return _usage(error) if _is_usage(error) else _fault(error)
     return result if isinstance(result, int) else 0
 
 
-def _told(error: WaybillError, code: int) -> int:
+def _arguments(argv: list[str]) -> list[str]:
+    """Return the arguments as the parser takes them.
+
+    A query may begin with a comment, which is no option: no option has a blank before its value.
+
+    Raises:
+        ConfigError: one is not text.
+    """
+    for place, text in enumerate(argv, start=1):
+        if any("\ud800" <= sign <= "\udfff" for sign in text):
+            raise ConfigError(f"argument {place} is not {sys.getfilesystemencoding()}: {visible_line(text[:80])}")
+    if "sql" not in argv:
+        return argv
+    begin = argv.index("sql") + 1
+    return argv[:begin] + [f" {text}" if _COMMENT.match(text) else text for text in argv[begin:]]
+
+
+_COMMENT: Final = re.compile(r"--(?:[^=\s]*[\s]|[^\n]*\n)")
+
+
+def _finished(code: int) -> int:
+    """Write out what is left to be written, and return the exit code; at the end Python would tell in its own words."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except (OSError, ValueError) as error:
+        _discard()
+        if code == 0:
+            _say(f"standard output cannot be written: {getattr(error, 'strerror', None) or error}")
+        return code or FAILED
+    return code
+
+
+def _unread() -> int:
+    """End where the reader has gone: nobody is left to tell."""
+    _discard()
+    return CLOSED
+
+
+def _discard() -> None:
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):
+        print(f"waybill: {visible(text)}", file=sys.stderr)  # noqa: T201 - where a program says why it ends
+
+
+def _told(error: WaybillError) -> int:
     if _debug:
         traceback.print_exception(error)
-    print(f"waybill: {error}", file=sys.stderr)  # noqa: T201 - the same
-    return code
+    _say(str(error))
+    return USAGE if isinstance(error, ConfigError) else FAILED
 
 
 def _told_first(group: BaseExceptionGroup[BaseException]) -> int:
@@ -151,11 +221,20 @@ def _told_first(group: BaseExceptionGroup[BaseException]) -> int:
     flat = list(_leaves(group))
     ours = [error for error in flat if isinstance(error, WaybillError)]
     if len(ours) == len(flat):
-        chosen = next((error for error in ours if isinstance(error, ConfigError)), ours[0])
-        return _told(chosen, USAGE if isinstance(chosen, ConfigError) else FAILED)
+        return _told(next((error for error in ours if isinstance(error, ConfigError)), ours[0]))
     if all(isinstance(error, (KeyboardInterrupt, asyncio.CancelledError)) for error in flat):
         return INTERRUPTED
     return _fault(next(error for error in flat if not isinstance(error, WaybillError)))
+
+
+def _system(error: OSError) -> int:
+    """Tell what the system refused: a folder that cannot be made, a disk that is full."""
+    if _debug:
+        traceback.print_exception(error)
+    what = error.filename if error.filename is not None else ""
+    name = what.decode(errors="surrogateescape") if isinstance(what, bytes) else str(what)
+    _say(f"{name}: {error.strerror or error}" if name else f"{error.strerror or error}")
+    return FAILED
 
 
 def _fault(error: BaseException) -> int:
@@ -164,8 +243,7 @@ def _fault(error: BaseException) -> int:
         traceback.print_exception(error)
     place = next(reversed(traceback.extract_tb(error.__traceback__)), None)
     where = f" at {Path(place.filename).name}:{place.lineno}" if place else ""
-    text = f"a fault of this program: {type(error).__name__}: {error}{where}; `waybill --debug ...` shows all of it"
-    print(f"waybill: {text}", file=sys.stderr)  # noqa: T201 - the same
+    _say(f"a fault of this program: {type(error).__name__}: {error}{where}; `waybill --debug ...` shows all of it")
     return FAILED
 
 
@@ -182,5 +260,6 @@ def _is_usage(error: Exception) -> bool:
 
 
 def _usage(error: Any) -> int:
+    error.message = visible(error.message)
     error.show()
     return int(error.exit_code)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol
 
-from rich.console import Console, Group
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress import (
     BarColumn,
@@ -18,8 +18,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.text import Text
 
+from queries.terminal import Terminal, Text
 from waybill.cli import traffic
 
 _EVERY_S: Final = 2.0
@@ -48,10 +48,10 @@ class Display(Protocol):
         """So many stories are complete in evidence."""
 
 
-def counting(console: Console) -> Progress:
+def counting(console: Terminal) -> Progress:
     """Give a bar that counts, with its rate and what is left; nothing where there is no terminal."""
     return Progress(
-        TextColumn("{task.description:<18}"),
+        TextColumn("{task.description:<18}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
@@ -62,12 +62,14 @@ def counting(console: Console) -> Progress:
 
 
 @contextmanager
-def display(console: Console, total: int, *, evidence: bool) -> Iterator[Display]:
+def display(console: Terminal, total: int, *, evidence: bool) -> Iterator[Display]:
     """Show progress on `console` while the block runs; `evidence` shows a third bar for complete stories."""
     if not console.is_terminal:
         yield _Plain(console, total)
         return
-    bars = Progress(TextColumn("{task.description:<22}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    bars = Progress(
+        TextColumn("{task.description:<22}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    )
     moving = _Moving(bars, total, evidence=evidence)
     with Live(moving, console=console, refresh_per_second=8, transient=False):
         yield moving
@@ -79,7 +81,7 @@ class _Moving:
         self._sent: TaskID = bars.add_task("sent", total=total)
         self._ended: TaskID = bars.add_task("ended", total=total)
         self._stories: TaskID | None = bars.add_task("complete in evidence", total=total) if evidence else None
-        self._outcomes = Text("")
+        self._outcomes: RenderableType = Text("")
 
     def __rich__(self) -> Group:
         return Group(self._bars, self._outcomes)
@@ -97,7 +99,7 @@ class _Moving:
 
 
 class _Plain:
-    def __init__(self, console: Console, total: int) -> None:
+    def __init__(self, console: Terminal, total: int) -> None:
         self._console = console
         self._total = total
         self._said: tuple[int, int] | None = None

@@ -146,4 +146,4 @@ def _tell(path: Path, pack: Pack, report: PackReport | None, key: str | None) ->
     flags = f"--key '{key}'" if key else "--unsigned --key KEY"
     lines.append(f"check it with: waybill verify --pack {path} {flags}")
     for line in lines:
-        err.print(line, markup=False, soft_wrap=True)
+        err.print(line, soft_wrap=True)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
-import orjson
 import typer
 
 from waybill.cli.interrupts import listen
-from waybill.cli.options import Home, Kafka, out, resolve, tell
+from waybill.cli.options import Home, Kafka, out, resolve, tell, write_json
 
 
 def receipt(
@@ -41,10 +40,9 @@ def receipt(
         return 1
     others = [one for one in responses if one is not found]
     if as_json:
-        found = {**found, "others": others} if others else found
-        out.print(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode(), markup=False)
+        write_json({**found, "others": others} if others else found)
     else:
         out.print(receipt_panel(found))
         for line in other_arrivals(others):
-            out.print(line, markup=False, highlight=False)
+            out.print(line)
     return 0

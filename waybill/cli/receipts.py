@@ -9,8 +9,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
-from rich.text import Text
 
+from queries.terminal import Text
 from waybill.cli.progress import COLOURS
 
 

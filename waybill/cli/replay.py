@@ -6,13 +6,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import orjson
 import typer
 from rich.table import Table
 
-from waybill.cli.interrupts import listen
 from waybill.cli.moments import moment
-from waybill.cli.options import Home, out, resolve
+from waybill.cli.options import Home, Json, out, resolve, write_json
 
 if TYPE_CHECKING:
     from waybill.offline import Replayed
@@ -27,7 +25,7 @@ def replay(
         str | None, typer.Option(metavar="WHEN", help="Only requests from then on: RFC 3339, or ago as `12h` or `30d`.")
     ] = None,
     rows: Annotated[int, typer.Option("--rows", metavar="N", min=0, help="Show at most so many requests.")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,  # noqa: FBT002 - a flag
+    as_json: Json = False,  # noqa: FBT002 - a flag
     routes: Annotated[Path | None, typer.Option(metavar="FILE", help="The route table.")] = None,
     home: Home = None,
 ) -> int:
@@ -44,11 +42,10 @@ def replay(
 
     begin = moment(since, datetime.now(UTC)) if since is not None else None
     book = offline.book_of(settings, policy)
-    listen()
     with Evidence(settings.evidence_files()) as evidence:
         found = offline.replay(decisions(evidence, since=begin, timeout_s=settings.sql_seconds), book)
     if as_json:
-        out.file.write(orjson.dumps(_json(found, book.version), option=orjson.OPT_INDENT_2).decode() + "\n")
+        write_json(_json(found, book.version))
     else:
         _show(found, book.version, rows)
     return 1 if found.changes else 0
@@ -74,9 +71,10 @@ def _json(found: Replayed, version: str) -> dict[str, object]:
 
 
 def _show(found: Replayed, version: str, rows: int) -> None:
-    out.print(f"{found.decided} decisions again by rulebook {version}: {len(found.changes)} would change", markup=False)
+    changes = len(found.changes) or "none"
+    out.print(f"Replayed {found.decided} decisions against rulebook {version}: {changes} would change", soft_wrap=True)
     if found.unreadable:
-        out.print(f"{found.unreadable} are left out: evidence does not hold what they rest on", markup=False)
+        out.print(f"{found.unreadable} are left out: evidence does not hold what they rest on")
     if not found.changes:
         return
     summary = Table("was", "would be", "requests")
@@ -90,4 +88,4 @@ def _show(found: Replayed, version: str, rows: int) -> None:
     if rows:
         out.print(table)
     if len(found.changes) > rows:
-        out.print(f"and {len(found.changes) - rows} more (--rows, or --json for all)", markup=False)
+        out.print(f"and {len(found.changes) - rows} more (--rows, or --json for all)")

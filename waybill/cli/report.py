@@ -7,6 +7,7 @@ from typing import Any
 
 from queries.database import Evidence
 from queries.render import render
+from queries.terminal import Text
 from waybill.cli.lines import Line
 from waybill.cli.options import command, out
 from waybill.cli.receipts import outcomes_table, receipt_panel
@@ -30,10 +31,10 @@ def report(lines: Sequence[Line], progress: Progress, settings: Settings) -> Non
         out.print()
         out.print(receipt_panel(shown))
     out.print()
-    out.print("[bold]What left the building[/bold], by SQL over the evidence:")
-    out.print(command(f'sql "{LEFT_THE_BUILDING}"', settings.home), markup=False, soft_wrap=True)
+    out.print(Text("What left the building", "bold") + Text(", by SQL over the evidence:"))
+    out.print(command(f'sql "{LEFT_THE_BUILDING}"', settings.home), soft_wrap=True)
     with Evidence(settings.evidence_files()) as asked:
-        render(asked.query(LEFT_THE_BUILDING, timeout_s=_QUERY_S), "table", out)
+        render(asked.query(LEFT_THE_BUILDING, timeout_s=_QUERY_S), "auto", out)
     out.print()
 
 

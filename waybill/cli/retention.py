@@ -8,14 +8,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import uuid4
 
-import orjson
 import typer
 from rich.table import Table
 
 from evidence.errors import ConfigError, UnavailableError
 from waybill.cli.interrupts import listen
 from waybill.cli.moments import stated
-from waybill.cli.options import Home, Kafka, out, resolve, tell
+from waybill.cli.options import By, Home, Json, Kafka, out, resolve, tell, write_json
 
 if TYPE_CHECKING:
     from policy.holds import HoldBook
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
     from waybill.settings import Settings
 
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept in evidence.")]
-Actor = Annotated[
-    str | None, typer.Option("--actor", metavar="KIND:NAME", help="Who does it (default: user:<your login>).")
-]
 
 app = typer.Typer(help="Destroy what has reached its maximum, and say what is kept.", no_args_is_help=True)
 
@@ -40,7 +36,7 @@ def run(
         str | None, typer.Option("--now", metavar="TIME", help="Act as of this moment (UTC, default: the clock's).")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be destroyed.")] = False,  # noqa: FBT002 - a flag
-    actor: Actor = None,
+    by: By = None,
     home: Home = None,
     kafka: Kafka = None,
 ) -> None:
@@ -64,13 +60,13 @@ def run(
         _print_plan(sweep.due(vault, store, moment), store.groups(moment))
         return
     if not vault.ring.folder.is_dir():
-        out.print(f"there is no vault yet at {vault.ring.folder}: nothing is kept, so nothing is due", markup=False)
+        out.print(f"there is no vault yet at {vault.ring.folder}: nothing is kept, so nothing is due")
         return
     listen()
     # Two runs at once would do the same things, and tell them twice.
     with locked(vault.ring.folder / "retention.lock"):
         swept = sweep.sweep(vault, store, now=moment, new_id=lambda: uuid4().hex, holds=holds)
-        _tell(settings, store, swept.destroyed, who(actor), clock)
+        _tell(settings, store, swept.destroyed, who(by), clock)
         erased = carry_out(settings, store, moment)
     if not (swept.removed or swept.destroyed or erased):
         out.print("nothing was due: no object has reached its maximum, and no key its end")
@@ -83,7 +79,7 @@ def run(
 
 @app.command()
 def report(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,  # noqa: FBT002 - a flag
+    as_json: Json = False,  # noqa: FBT002 - a flag
     home: Home = None,
 ) -> None:
     """Show what the vault keeps: by tenant, period, class and purpose, how old it is, and when it has to go.
@@ -100,7 +96,7 @@ def report(
     pending, asked = store.destructions(), Erasures(store).open()
     if as_json:
         said = _as_json(groups, keys, pending, now) | {"erasures": [_erasure(each) for each in asked]}
-        out.print(orjson.dumps(said, option=orjson.OPT_INDENT_2).decode(), markup=False)
+        write_json(said)
         return
     out.print(_table(groups) if groups else "the vault keeps no objects")
     late = sum(group.overdue for group in groups)
@@ -110,7 +106,7 @@ def report(
         out.print(f"overdue: {late} objects; run `waybill retention run`")
     for each in asked:
         when = f"{each.asked:%Y-%m-%d}"
-        out.print(f"erasure of {each.subject} ({each.tenant}), asked for on {when}, waits", markup=False)
+        out.print(f"erasure of {each.subject} ({each.tenant}), asked for on {when}, waits")
 
 
 def opened(settings: Settings) -> tuple[Vault, VaultStore]:
@@ -184,21 +180,21 @@ def carry_out(settings: Settings, store: VaultStore, now: datetime) -> int:
     return sum(step.keys for step in steps)
 
 
-def who(actor: str | None, option: str = "--actor") -> str:
-    """Give who does it, as evidence names them; errors name the option.
+def who(by: str | None) -> str:
+    """Give who does it, as evidence names them.
 
     Raises:
         ConfigError: it has another form than `kind:name`, or the login is not known.
     """
-    if actor is None:
+    if by is None:
         try:
             return f"user:{getpass.getuser()}"
         except (KeyError, OSError):
-            raise ConfigError(f"your login is not known here: say who you are with {option} user:NAME") from None
-    kind, _, name = actor.partition(":")
-    if not (kind and name and actor.isprintable() and len(actor) <= 256):  # noqa: PLR2004 - the event's bound
-        raise ConfigError(f"{option} is KIND:NAME, such as user:dora, and not {actor[:40]!r}")
-    return actor
+            raise ConfigError("your login is not known here: say who you are with --by user:NAME") from None
+    kind, _, name = by.partition(":")
+    if not (kind and name and by.isprintable() and len(by) <= 256):  # noqa: PLR2004 - the event's bound
+        raise ConfigError(f"--by is KIND:NAME, such as user:dora, and not {by[:40]!r}")
+    return by
 
 
 def masked(text: str) -> str:

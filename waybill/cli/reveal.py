@@ -14,8 +14,8 @@ import typer
 
 from evidence.errors import ConfigError, RecordError
 from waybill.cli.interrupts import listen
-from waybill.cli.options import Home, Kafka, err, out, resolve, tell
-from waybill.cli.retention import Actor, Reason, hold_book, masked, opened, who
+from waybill.cli.options import By, Home, Kafka, err, out, resolve, tell
+from waybill.cli.retention import Reason, hold_book, masked, opened, who
 
 if TYPE_CHECKING:
     from policy.retention import Kind
@@ -33,7 +33,7 @@ def reveal(
     intake: Annotated[
         str | None, typer.Option("--intake", metavar="ID", help="Which arrival, where the request arrived repeatedly.")
     ] = None,
-    actor: Actor = None,
+    by: By = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,  # noqa: FBT002 - a flag
     timeout: Annotated[float, typer.Option(metavar="SECONDS", min=1, help="Time limit of the search.")] = 30.0,
     home: Home = None,
@@ -47,7 +47,7 @@ def reveal(
     Example: `waybill reveal 7d0c1f6e-8a35-4d7a-9a44-5f3f0b0f6d11 --reason "the customer asked"`
     """
     settings = resolve(home=home, kafka=kafka)
-    by, why = who(actor), masked(reason)
+    actor, why = who(by), masked(reason)
     if file is not None and request:
         raise ConfigError("--file and --request each say what to show: give one of them, not both")
     if file == Path("-") and not yes:
@@ -90,8 +90,8 @@ def reveal(
         )
         typer.confirm("show them?", abort=True, err=True)
     what = "file" if file else "request" if request else "answer"
-    asyncio.run(_say(settings, next(iter(chosen.values())), by, why, shown.counts, what))
-    out.print(shown.text, markup=False, soft_wrap=True)
+    asyncio.run(_say(settings, next(iter(chosen.values())), actor, why, shown.counts, what))
+    out.print(shown.text, soft_wrap=True)
     if shown.unknown:
         tell(f"waybill: {shown.unknown} placeholders have no original in this request's map, and stayed")
 

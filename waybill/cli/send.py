@@ -61,7 +61,7 @@ async def _send(kafka: KafkaSettings, lines: tuple[Line, ...], wait_s: float | N
     progress = traffic.progress
     if wait_s is None:
         for line in lines:
-            out.print(line.request_id, markup=False)
+            out.print(line.request_id)
         return 0
     found = {**progress.dead, **progress.responses}
     out.print(outcomes_table((line.number, found[line.request_id]) for line in lines if line.request_id in found))

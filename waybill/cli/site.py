@@ -7,13 +7,12 @@ import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
-import orjson
 import typer
 from rich.table import Table
 
 from evidence.errors import ConfigError
 from waybill.cli.interrupts import listen
-from waybill.cli.options import Home, Kafka, out, resolve, tell
+from waybill.cli.options import Home, Kafka, out, resolve, tell, write_json
 
 if TYPE_CHECKING:
     from waybill.settings import Settings
@@ -42,13 +41,13 @@ def show(
         workers = [{**seen.worker.model_dump(mode="json", by_alias=True), "heard": stamp(seen.heard)} for seen in alive]
         vault = None if claim is None else {**claim.vault.model_dump(by_alias=True), "registered": stamp(claim.written)}
         content = {"vault": vault, "workers": workers}
-        out.print(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode(), markup=False, soft_wrap=True)
+        write_json(content)
         return
     if claim is None:
         tell("waybill: no worker has registered a vault yet")
     else:
         place = f"{claim.vault.host}:{claim.vault.pid}"
-        out.print(f"vault {claim.vault.vault[:12]}, registered by {place} at {stamp(claim.written)}", markup=False)
+        out.print(f"vault {claim.vault.vault[:12]}, registered by {place} at {stamp(claim.written)}")
     table = Table("worker", "since", "state", "site", "vault", "store", "key", "identity", "hosted", "version")
     for seen in alive:
         facts = seen.worker.facts

@@ -11,6 +11,7 @@ from evidence.files.local import LocalFiles
 from evidence.files.places import open_files
 from evidence.files.seam import Entry, Files, NotThere
 from evidence.log.keys import KeyRing
+from evidence.store.history import newest, read_commit
 from evidence.store.layout import EVENTS, LOGS
 from waybill.settings import Settings
 
@@ -68,8 +69,25 @@ def read_key(text: str) -> str:
         raise ConfigError(f"cannot read the key {text[1:]}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def own_keys(settings: Settings) -> list[str]:
-    """Give the verifier keys of this site.
+def store_site(files: Files) -> str | None:
+    """Return the site that a store's logs are of; None where it has none yet.
+
+    Raises:
+        StoreError: a checkpoint is damaged.
+        UnavailableError: the store cannot be read.
+    """
+    if is_local(files) and not Path(files.url("")).is_dir():
+        return None
+    for log in logs(files):
+        number = newest(files, log)
+        if number is not None:
+            # waybill/<site>/<log id>/<topic>-<partition>
+            return read_commit(files, log, number).commit.origin.split("/")[1]
+    return None
+
+
+def own_keys(settings: Settings, site: str | None = None) -> list[str]:
+    """Return the verifier keys of this site, or of another one whose keys lie in this home.
 
     Raises:
         ConfigError: there are none here.
@@ -77,7 +95,7 @@ def own_keys(settings: Settings) -> list[str]:
     folder = settings.evidence_keys_folder
     if not folder.is_dir() or not any(folder.glob("*.pem")):
         raise ConfigError(f"{folder} holds no keys of a site; give the log's verifier key with --key")
-    return list(KeyRing(folder, settings.site).vkeys)
+    return list(KeyRing(folder, site or settings.site).vkeys)
 
 
 def copied(files: Files, folder: Path, progress: Callable[[int, int], None]) -> Path:

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from queries.terminal import Text
 from waybill.cli.interrupts import listen
-from waybill.cli.options import Home, Kafka, out, resolve
+from waybill.cli.options import Home, Json, Kafka, out, resolve, write_json
 
 app = typer.Typer(help="Make and show the topics.", no_args_is_help=True)
 
@@ -38,7 +39,7 @@ def create(
 
 
 @app.command("list")
-def list_(kafka: Kafka = None, home: Home = None) -> int:
+def list_(as_json: Json = False, kafka: Kafka = None, home: Home = None) -> int:  # noqa: FBT002 - a flag
     """Show the topics, what is on them and whether they are there; exit code 1 where one is missing.
 
     Example: `waybill topics list`
@@ -51,12 +52,25 @@ def list_(kafka: Kafka = None, home: Home = None) -> int:
     cluster = settings.kafka_settings()
     topics = (*ALL, WORKERS)
     counts = asyncio.run(partition_counts(cluster, topics))
+    missing = [topic.name for topic in topics if topic.name not in counts]
+    if as_json:
+        write_json(
+            [
+                {
+                    "topic": cluster.name(topic),
+                    "partitions": counts.get(topic.name),
+                    "kept": topic.kept,
+                    "about": topic.about,
+                }
+                for topic in topics
+            ]
+        )
+        return 1 if missing else 0
     table = Table("topic", "partitions", "kept", "what is on it")
     for topic in topics:
-        there = str(counts[topic.name]) if topic.name in counts else "[red]missing[/red]"
+        there = str(counts[topic.name]) if topic.name in counts else Text("missing", "red")
         table.add_row(cluster.name(topic), there, topic.kept, topic.about)
     out.print(table)
-    missing = [topic.name for topic in topics if topic.name not in counts]
     if missing:
         out.print("run `waybill topics create`")
     return 1 if missing else 0

@@ -12,20 +12,20 @@ import typer
 
 from evidence.errors import ConfigError, UnavailableError
 from waybill.cli.interrupts import listen
-from waybill.cli.options import Home, Kafka, err, out, resolve, tell
-from waybill.cli.retention import Actor, Reason, masked, who
+from waybill.cli.options import By, Home, Kafka, err, out, resolve, tell
+from waybill.cli.retention import Reason, masked, who
 
 if TYPE_CHECKING:
     from policy.vault.keys import KeyRing
     from policy.vault.rotation import Plan
     from waybill.settings import Settings
 
-app = typer.Typer(help="The master key of what is kept encrypted.", no_args_is_help=True)
+app = typer.Typer(help="Manage the vault's master key.", no_args_is_help=True)
 
 
 @app.callback()
 def group() -> None:
-    """The master key of what is kept encrypted."""
+    """Manage the vault's master key."""
 
 
 @app.command("rotate-key")
@@ -46,7 +46,7 @@ def rotate_key(
         bool, typer.Option("--new-hashes", help="Make a new key for keyed hashes too: same values, other hashes.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,  # noqa: FBT002 - a flag
-    actor: Actor = None,
+    by: By = None,
     home: Home = None,
     kafka: Kafka = None,
 ) -> None:
@@ -59,7 +59,7 @@ def rotate_key(
     Example: `waybill vault rotate-key --reason "once a year" --dry-run`
     """
     settings = resolve(home=home, kafka=kafka)
-    by, why = who(actor), masked(reason)
+    actor, why = who(by), masked(reason)
     if keep_old is not None and leave_old:
         raise ConfigError("--keep-old and --leave-old each say where the old key stays: give one of them")
     from policy.vault import rotation  # noqa: PLC0415 - `--help` needs none of it
@@ -79,12 +79,12 @@ def rotate_key(
             rotation.keep(ring, keep_old, plan.old)
         old = "left in the file" if leave_old else "kept" if keep_old is not None else "destroyed"
         said = {"new": plan.new_id, "old": list(plan.old_ids), "oldKey": old, "newHashes": new_hashes, "reason": why}
-        _say(settings, by, {"step": "resumed" if plan.begun else "begun", **said})
+        _say(settings, actor, {"step": "resumed" if plan.begun else "begun", **said})
         rotation.begin(ring, plan)
         with counting(err) as progress:
             task = progress.add_task("wrapping keys", total=plan.keys)
             rotation.rewrap(ring, new_hashes=new_hashes, done=lambda: progress.advance(task))
-        _end(settings, ring, by, {"step": "done", "keys": plan.keys, **said}, leave=leave_old)
+        _end(settings, ring, actor, {"step": "done", "keys": plan.keys, **said}, leave=leave_old)
     out.print(f"{plan.keys} data keys are under the master key {plan.new_id}; the old one is {old}", soft_wrap=True)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Self
 import typer
 
 from evidence.errors import ConfigError
-from waybill.cli.options import Home, err, out, resolve, tell
+from waybill.cli.options import Home, err, out, resolve, tell, write_json_text
 
 USAGE: Final = 2
 
@@ -17,7 +17,7 @@ USAGE: Final = 2
 def verify(
     store: Annotated[
         str | None,
-        typer.Argument(metavar="[STORE]", help="Folder or s3://BUCKET/PREFIX of the store (default: this site's own)."),
+        typer.Argument(metavar="STORE", help="Folder or s3://BUCKET/PREFIX of the store (default: this site's own)."),
     ] = None,
     key: Annotated[
         list[str] | None,
@@ -52,7 +52,7 @@ def verify(
         bool, typer.Option("--unsigned", help="A pack without a signature will do; its rows need none.")
     ] = False,
     jobs: Annotated[int | None, typer.Option(metavar="N", min=1, help="Processes (default: all cores).")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Give the report as JSON.")] = False,  # noqa: FBT002 - a flag
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,  # noqa: FBT002 - a flag
     home: Home = None,
 ) -> int:
     """Check evidence: every row is hashed anew, and every root, tile, file, signature and story is compared.
@@ -101,7 +101,10 @@ def verify(
 
 def print_report(report: Any, *, as_json: bool) -> None:
     """Print a report of the checker."""
-    out.print(report.to_json() if as_json else report.to_text(), markup=False, soft_wrap=True)
+    if as_json:
+        write_json_text(report.to_json())
+    else:
+        out.print(report.to_text(), soft_wrap=True)
 
 
 def _pack(pack: Path, keys: list[str], witnesses: list[str], *, unsigned: bool, as_json: bool) -> int:
