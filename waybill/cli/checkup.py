@@ -24,7 +24,7 @@ from streams.brokers.probe import node_count
 from streams.kafka import check_topics, log_identity
 from streams.topics import EVIDENCE
 from waybill.assembly import backends
-from waybill.cli.traffic import tail
+from waybill.cli.reading import tail
 from waybill.parts import check_rulebook
 from waybill.settings import Settings
 
