@@ -76,16 +76,16 @@ def _decoded(text: bytes, source: str) -> str:
 
 
 def _several(plain: str, rows: list[tuple[int, bytes]], error: orjson.JSONDecodeError, source: str) -> list[Piece]:
-    """Return JSON Lines, or documents that follow each other."""
-    if any(row.startswith(b"{") and _is_object(row) for _, row in rows):
-        return [Piece(f"line {at}", at, at, row) for at, row in rows]
+    """Return documents that follow each other, as lines or otherwise; or lines of which some are broken."""
     try:
         return list(_sequence(plain))
     except json.JSONDecodeError as found:
         place, reason = f"line {found.lineno}, column {found.colno}", found.msg
     except RecursionError:
         place, reason = f"line {error.lineno}, column {error.colno}", error.msg
-    raise ConfigError(f"{source} was not sent: {place} is not JSON: {reason}; what can be sent is {FORMS}") from None
+    if any(row.startswith(b"{") and _is_object(row) for _, row in rows):
+        return [Piece(f"line {at}", at, at, row) for at, row in rows]
+    raise ConfigError(f"{source} was not sent: {place} is not JSON: {reason}; what can be sent is {FORMS}")
 
 
 def _is_object(row: bytes) -> bool:
