@@ -173,6 +173,13 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_link_that_names_a_page_leads_to_it(page: Path):
+    """Where the text of a link is a file's name, the link leads to that file."""
+    for text, name in re.findall(r"\[`?([\w./-]+\.md)`?\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+        assert Path(text).name == Path(name).name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path):
     """Each link within the project leads to a file that is there, and to a heading in it."""
     for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import typing
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -230,6 +231,7 @@ def kinds_table() -> str:
 # --- what the command line tells
 
 
+@cache
 def commands() -> list[str]:
     """Give every command, as one types it after `waybill`."""
     found: list[str] = []
@@ -245,6 +247,7 @@ def commands() -> list[str]:
     return found
 
 
+@cache
 def help_text(command: str) -> str:
     """Give what `waybill COMMAND --help` prints."""
     shown = CliRunner().invoke(

@@ -34,7 +34,7 @@ from streams.brokers.process import Child, free_port
 from streams.envelope import Headers, content
 from streams.kafka import KafkaSettings, producer
 from streams.topics import DEADLETTER, REQUESTS, RESPONSES, Topic
-from waybill.cli.traffic import tail
+from waybill.cli.reading import tail
 from waybill.dev_company import STAGES
 from waybill.dev_topics import make_topics
 

@@ -20,8 +20,7 @@ from streams.errors import BrokerUnavailable
 from streams.kafka import KafkaSettings, producer
 from streams.story import traceparent
 from streams.topics import APPROVALS, DEADLETTER
-from waybill.cli.reading import read_through
-from waybill.cli.traffic import tail
+from waybill.cli.reading import read_through, tail
 
 _POLL_MS: Final = 200
 

@@ -23,7 +23,7 @@ from streams.kafka import check_topics, log_identity
 from streams.registry import ASKEW_S, duration, roster_of
 from streams.topics import EVIDENCE
 from streams.workers import Facts, vault_differs
-from waybill.cli.traffic import tail
+from waybill.cli.reading import tail
 from waybill.endpoint_checks import check_endpoint
 from waybill.parts import check_rulebook
 from waybill.settings import Settings

@@ -85,7 +85,7 @@ def dev(
 
     check_texts(settings)
     lines = read(requests, datetime.now(UTC), lambda: str(uuid4())) if requests is not None else ()
-    supervisor = Supervisor(Wanted(settings, own, local_model, port), lambda line: out.print(line))
+    supervisor = Supervisor(Wanted(settings, own, local_model, port), out.print)
     listen()
     return _run(supervisor, _whole(supervisor, lines, until_done=until_done))
 

@@ -15,7 +15,8 @@ from streams import envelope
 from streams.errors import BrokerUnavailable
 from streams.kafka import KafkaSettings
 from streams.topics import WORK_HOSTED, WORK_LOCAL
-from waybill.cli.traffic import find_response, tail
+from waybill.cli.reading import tail
+from waybill.cli.traffic import find_response
 
 _POLL_MS: Final = 500
 _SHOWN: Final = ("requestId", "outcome", "endedAtUtc", "failure", "receipt")

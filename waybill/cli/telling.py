@@ -84,7 +84,7 @@ async def _written(settings: Settings, unsure: Sequence[Untold]) -> set[str]:
     """Give the ids of those that `ai.evidence` has already."""
     from streams import envelope  # noqa: PLC0415 - `--help` needs none of it
     from streams.topics import EVIDENCE  # noqa: PLC0415 - the same
-    from waybill.cli.traffic import tail  # noqa: PLC0415 - the same
+    from waybill.cli.reading import tail  # noqa: PLC0415 - the same
 
     wanted = {each.id for each in unsure}
     kinds = tuple({each.deed.event_type.encode() for each in unsure})
