@@ -31,8 +31,9 @@ def _module_closes_what_it_opens() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _test_closes_what_it_opens(_module_closes_what_it_opens: None) -> Iterator[None]:
+def _test_closes_what_it_opens(request: pytest.FixtureRequest, _module_closes_what_it_opens: None) -> Iterator[None]:
     yield
+    request.node.funcargs.clear()  # else the last test of a module holds what the module's fixtures gave
     gc.collect()
 
 
