@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from names_fixtures import PYTHON, need_names
+from names_fixtures import PATIENT, PYTHON, need_names
 
 from evidence.errors import ConfigError, RetryableError
 from policy.detection.names import SERVER, DetectorDown, Limits, Names, NamesDetector, _messages, missing
@@ -85,7 +85,7 @@ while True:
 async def detector():
     """The real model, in its real child."""
     need_names()
-    made = NamesDetector(PYTHON)
+    made = NamesDetector(PYTHON, limits=PATIENT)
     await made.start()
     yield made
     await made.close()
@@ -95,7 +95,7 @@ async def detector():
 async def shared_detector():
     """The same, for tests that leave it as it is."""
     need_names()
-    made = NamesDetector(PYTHON)
+    made = NamesDetector(PYTHON, limits=PATIENT)
     await made.start()
     yield made
     await made.close()

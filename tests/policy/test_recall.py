@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from entity_set import NEGATIVES, POSITIVES, SECRET, Sample
-from names_fixtures import PYTHON, need_names
+from names_fixtures import PATIENT, PYTHON, need_names
 
 from policy.detection.detectors import Detectors, Finding, together
 from policy.detection.kinds import KINDS
@@ -62,7 +62,7 @@ def first() -> dict[str, tuple[Finding, ...]]:
 async def both(first):
     """What tiers 1 and 2 find together."""
     need_names()
-    detector = NamesDetector(PYTHON)
+    detector = NamesDetector(PYTHON, limits=PATIENT)
     await detector.start()
     try:
         texts = list(first)
