@@ -62,7 +62,7 @@ def open_to(case: Case, book: Rulebook) -> set[str]:
 
 
 REACHED_SOON = {"allow": 0, "transform": 2, "require-approval": 1, "escalate": 25, "deny": 0}
-"""Seeds from which each outcome is among the first ten that are generated; without them the rarest takes hundreds."""
+"""Seeds from which a search finds each outcome soon; without them it takes hundreds of examples for the rarest."""
 
 
 @pytest.mark.parametrize("outcome", Outcome)
