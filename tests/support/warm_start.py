@@ -14,6 +14,7 @@ import importlib
 import json
 import os
 import runpy
+import select
 import signal
 import socket
 import subprocess
@@ -155,6 +156,9 @@ def _serve(address: str) -> dict[str, Any]:
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     while True:
+        ready, _, _ = select.select([listening, sys.stdin], [], [])
+        if sys.stdin in ready:  # its end: the process that started this one has ended, however it did
+            os._exit(0)
         link, _ = listening.accept()
         while _ended():
             pass
