@@ -30,11 +30,14 @@ triton: ## make Triton's environment anew
 	@rm -rf .venv-triton
 	@tools/environment.sh triton
 
+# A third process works while the other two wait for a broker.
+SUITE := -q -m "not soak" -n 3 --dist loadfile --no-loadscope-reorder
+
 test: install ## run the test suite
-	@$(PYTEST) -q -m "not soak" -n 2 --dist loadfile --no-loadscope-reorder
+	@$(PYTEST) $(SUITE)
 
 check: install lint types contracts ## what CI runs: lint, types, import contracts, tests
-	@$(PYTEST) -q -m "not soak" -n 2 --dist loadfile --no-loadscope-reorder
+	@$(PYTEST) $(SUITE)
 
 lint: install
 	@$(BIN)/ruff check .

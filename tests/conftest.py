@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 from running_order import in_order
 
-pytest_plugins = ["kafka_fixtures", "prometheus_fixtures", "s3_fixtures", "triton_fixtures"]
+pytest_plugins = ["kafka_fixtures", "prometheus_fixtures", "s3_fixtures", "triton_fixtures", "unclosed"]
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - the machine's own name for files in memory
 ENOUGH = 4 << 30
@@ -19,7 +19,7 @@ ENOUGH = 4 << 30
 
 # An example takes longer on a busy machine, and nothing is wrong: how long examples take is no fact that they prove.
 # `make fuzz` has its own profile, of many more.
-settings.register_profile("ordinary", max_examples=50, deadline=None)
+settings.register_profile("ordinary", max_examples=25, deadline=None)
 if settings.get_current_profile_name() != "fuzz":
     settings.load_profile("ordinary")
 

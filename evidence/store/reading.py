@@ -27,8 +27,10 @@ def read_rows(files: Files, added: Added, columns: Sequence[str] = EVENTS_SCHEMA
         raise StoreError(f"{files.url(added.path)} is not the file that its commit names; `waybill verify` tells more")
     try:
         there = pq.ParquetFile(io.BytesIO(data))
-        _check_known(there.schema_arrow)
-        return in_schema(there.read([name for name in columns if name in there.schema_arrow.names]), columns)
+        schema = there.schema_arrow  # made anew each time that it is asked for
+        _check_known(schema)
+        known = set(schema.names)
+        return in_schema(there.read([name for name in columns if name in known]), columns)
     except pa.ArrowException as error:
         raise StoreError(f"{files.url(added.path)} cannot be read: {error}") from None
 

@@ -294,14 +294,12 @@ class KeyRing:
         """Give a data key's tenant and the wrapped key."""
         with on_disk("read", path):
             self._refuse_destroyed(key)
-            try:
-                data = path.read_bytes()
-            except FileNotFoundError:
+            content = self.content(key, path)
+            if content is None:
                 self._refuse_destroyed(key)
                 raise VaultError(
                     f"there is no data key {key} in {self.folder}: it was sealed in another vault, or files were lost"
-                ) from None
-        content = fields(data, path)
+                )
         tenant = str(content["tenant"])
         if tenant_hash(tenant) != key.tenant_hash:
             raise VaultError(f"the key file {path} is of another tenant: restore the file that belongs there")
@@ -314,13 +312,27 @@ class KeyRing:
             VaultError: there is a file that is not of the vault, or a damaged one.
             UnavailableError: the disk does not let us.
         """
-        found = []
-        for key, path, kind in self.entries():
-            if kind == "key":
-                with on_disk("read", path):
-                    data = path.read_bytes()
-                found.append(KeyInfo(key, str(fields(data, path)["tenant"])))
-        return tuple(found)
+        listed = ((key, self.content(key, path)) for key, path, kind in self.entries() if kind == "key")
+        return tuple(KeyInfo(key, str(content["tenant"])) for key, content in listed if content is not None)
+
+    def content(self, key: KeyId, path: Path) -> Mapping[str, Any] | None:
+        """Return what the file of a data key holds; None where it is not there, or another process destroys it now.
+
+        Raises:
+            VaultError: it is damaged.
+            UnavailableError: the disk does not let us.
+        """
+        with on_disk("read", path):
+            try:
+                data = path.read_bytes()
+            except FileNotFoundError:
+                return None
+        try:
+            return fields(data, path)
+        except VaultError:
+            if self.destroyed(key) is not None:  # its bytes are overwritten before the file is removed
+                return None
+            raise
 
     def destroyed(self, key: KeyId) -> Mapping[str, Any] | None:
         """Give when and why a key was destroyed; None where it was not."""

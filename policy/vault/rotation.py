@@ -24,7 +24,7 @@ from typing import Final
 from evidence.errors import ConfigError, UnavailableError
 from policy.vault import files as vault_files
 from policy.vault import master
-from policy.vault.keys import KEY_BYTES, KeyId, KeyRing, Loaded, VaultError, bound, fields, on_disk, wrapped
+from policy.vault.keys import KEY_BYTES, KeyId, KeyRing, Loaded, bound, on_disk, wrapped
 
 _NOT_OURS: Final = (errno.EACCES, errno.EBUSY, errno.ENOTSUP, errno.EPERM, errno.EROFS, errno.EXDEV)
 """What a file system says that holds the key for us, and does not let us put another in its place."""
@@ -238,17 +238,9 @@ def _place(ring: KeyRing, loaded: Loaded, key: KeyId, path: Path) -> int | None:
 
 def _opened(ring: KeyRing, loaded: Loaded, key: KeyId, path: Path) -> tuple[int | None, str, bytes] | None:
     """Give under which master key a data key is, its tenant, and the plain key; None where it was destroyed."""
-    with on_disk("read", path):
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            return None
-    try:
-        content = fields(data, path)
-    except VaultError:
-        if ring.destroyed(key) is not None:  # it is being overwritten just now
-            return None
-        raise
+    content = ring.content(key, path)
+    if content is None:
+        return None
     tenant = str(content["tenant"])
     found = loaded.masters.unwrap(str(content["wrapped"]), bound(tenant, key))
     return (None, tenant, b"") if found is None else (found[0], tenant, found[1])

@@ -167,9 +167,14 @@ async def test_what_the_child_started_goes_with_it(tmp_path: Path, end: str) -> 
 
 async def test_a_cancelled_stop_leaves_nothing_running(tmp_path: Path) -> None:
     """A second Ctrl-C during the grace kills at once."""
-    child = _python(tmp_path, "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf'); time.sleep(600)")
+    code = "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
+    child = _python(tmp_path, code)
     await child.start()
-    await asyncio.sleep(0.3)
+
+    async def deaf() -> bool:
+        return "deaf" in child.tail()
+
+    await child.wait_ready(deaf, timeout_s=10)
     stopping = asyncio.create_task(child.stop(grace_s=600))
     await asyncio.sleep(0.1)
     stopping.cancel()

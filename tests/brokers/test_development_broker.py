@@ -55,7 +55,10 @@ async def test_a_crash_gives_a_new_log_and_says_so(tmp_path: Path) -> None:
     bootstrap = await broker.start()
     first = broker.log_id
     await _send(bootstrap, 10)
-    await asyncio.sleep(1.5)  # its snapshot is on disk by then: there is something to set aside
+    async with asyncio.timeout(20):
+        # Until its snapshot is on disk there is nothing to set aside.
+        while not any(broker._data.iterdir()):  # noqa: ASYNC110 - a broker announces nothing
+            await asyncio.sleep(0.05)
     broker.kill()
 
     bootstrap = await broker.start()

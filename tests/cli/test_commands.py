@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.main import get_command
+from warm_start import run_program
 
 from streams.brokers.process import free_port
 from waybill.cli.program import app
@@ -35,15 +35,7 @@ COMMANDS = (
 def waybill(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the program as a user would, without settings of the one who runs the tests."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("WAYBILL_")}
-    return subprocess.run(
-        [sys.executable, "-m", "waybill", *arguments],
-        cwd=cwd,
-        env={**inherited, **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_program("waybill", *arguments, cwd=cwd, env={**inherited, **environment})
 
 
 def told(done: subprocess.CompletedProcess[str], code: int) -> str:

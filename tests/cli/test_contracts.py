@@ -6,11 +6,11 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from warm_start import run_program
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTED = ("hosted-general", "hosted-summaries")
@@ -19,15 +19,7 @@ HOSTED = ("hosted-general", "hosted-summaries")
 def waybill(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the program without settings of the one who runs the tests."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("WAYBILL_")}
-    return subprocess.run(
-        [sys.executable, "-m", "waybill", "contracts", *arguments],
-        cwd=ROOT,
-        env={**inherited, "WAYBILL_HOME": "nowhere", **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_program("waybill", "contracts", *arguments, env={**inherited, "WAYBILL_HOME": "nowhere", **environment})
 
 
 @pytest.fixture(scope="module")

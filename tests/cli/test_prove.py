@@ -7,6 +7,7 @@ import base64
 import io
 import json
 import re
+from functools import cache
 
 import orjson
 import pytest
@@ -33,6 +34,7 @@ REQUEST = f"req-{CROSSED:08d}"
 NOBODY = KafkaSettings("127.0.0.1:9")
 
 
+@cache
 def twice_crossed() -> int:
     """Give a made-up request that crossed twice, under two contracts."""
     for number in range(1000):
@@ -42,17 +44,23 @@ def twice_crossed() -> int:
     raise AssertionError
 
 
-@pytest.fixture
-def home(tmp_path, monkeypatch) -> Proving:
-    """A home with evidence of twenty requests, whose key changed once."""
-    monkeypatch.setenv("WAYBILL_HOME", str(tmp_path))
-    monkeypatch.setenv("WAYBILL_SITE", "home")
-    monkeypatch.chdir(tmp_path)
-    made = Proving.begin(tmp_path)
+@pytest.fixture(scope="module")
+def twenty(tmp_path_factory) -> Proving:
+    """Evidence of twenty requests, whose key changed once."""
+    made = Proving.begin(tmp_path_factory.mktemp("twenty"))
     made.tell(range(10))
     made.ring.rotate()
     made.tell(sorted({*range(10, 20), twice_crossed()}))
     return made
+
+
+@pytest.fixture
+def home(twenty, tmp_path, monkeypatch) -> Proving:
+    """A home with a copy of it for one test."""
+    monkeypatch.setenv("WAYBILL_HOME", str(tmp_path))
+    monkeypatch.setenv("WAYBILL_SITE", "home")
+    monkeypatch.chdir(tmp_path)
+    return twenty.copy(tmp_path)
 
 
 def command(function, kafka, monkeypatch, capsys) -> Commands:

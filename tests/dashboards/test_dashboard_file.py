@@ -21,9 +21,6 @@ PANELS = [panel for panel in BOARD["panels"] if panel["type"] != "row"]
 TARGETS = [(panel["title"], target["expr"]) for panel in PANELS for target in panel["targets"]]
 UNITS = {"none", "s", "reqps", "ops", "cps", "wps", "Bps", "bytes", "percentunit", "currencyUSD"}
 
-each_panel = pytest.mark.parametrize("panel", PANELS, ids=[panel["title"] for panel in PANELS])
-each_target = pytest.mark.parametrize("expr", [expr for _, expr in TARGETS], ids=[title for title, _ in TARGETS])
-
 
 def selectors(expr: str) -> list[tuple[str, str]]:
     """Give each metric of a query with its matchers."""
@@ -96,47 +93,48 @@ def test_job_and_instance_are_variables(name: str) -> None:
     assert variable["refresh"] == 2, "rule template-on-time-change-reload"
 
 
-@each_panel
-def test_panels_explain_themselves(panel: dict[str, Any]) -> None:
+def test_panels_explain_themselves() -> None:
     """Rules panel-title-description, panel-units and panel-datasource hold for each panel."""
-    assert panel["title"]
-    assert len(panel["description"]) > 20
-    assert panel["fieldConfig"]["defaults"]["unit"] in UNITS
-    assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
-    assert all(target["datasource"] == panel["datasource"] for target in panel["targets"])
-    references = [target["refId"] for target in panel["targets"]]
-    assert len(set(references)) == len(references)
+    for panel in PANELS:
+        assert panel["title"]
+        assert len(panel["description"]) > 20, panel["title"]
+        assert panel["fieldConfig"]["defaults"]["unit"] in UNITS, panel["title"]
+        assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+        assert all(target["datasource"] == panel["datasource"] for target in panel["targets"])
+        references = [target["refId"] for target in panel["targets"]]
+        assert len(set(references)) == len(references)
 
 
-@each_target
-def test_queries_match_job_site_and_instance(expr: str) -> None:
+def test_queries_match_job_site_and_instance() -> None:
     """Rules target-job and target-instance: no metric is read without the dashboard's own filters."""
-    found = selectors(expr)
-    assert found
-    for metric, matchers in found:
-        assert matchers.startswith('job=~"$job", site=~"$site", instance=~"$instance"'), metric
-    bare = re.sub(r"\{[^}]*\}|\"[^\"]*\"", "", expr)
-    names = set(re.findall(r"\b(?:waybill|process)_[a-z_]+|\bup\b", bare))
-    assert names == {metric for metric, _ in found}
+    for title, expr in TARGETS:
+        found = selectors(expr)
+        assert found, title
+        for metric, matchers in found:
+            assert matchers.startswith('job=~"$job", site=~"$site", instance=~"$instance"'), metric
+        bare = re.sub(r"\{[^}]*\}|\"[^\"]*\"", "", expr)
+        names = set(re.findall(r"\b(?:waybill|process)_[a-z_]+|\bup\b", bare))
+        assert names == {metric for metric, _ in found}, title
 
 
-@each_target
-def test_counters_are_read_through_rates(expr: str) -> None:
+def test_counters_are_read_through_rates() -> None:
     """Rules target-counter-agg and target-rate-interval: a raw counter is wrong after a restart of the worker."""
-    for name, _ in selectors(expr):
-        if name.endswith(("_total", "_bucket", "_count", "_sum")):
-            reads = re.findall(rf"(\w+)\({name}\{{[^}}]*\}}\[(\$__\w+)\]\)", expr)
-            assert reads
-            assert len(reads) == len(re.findall(rf"\b{name}\{{", expr))
-            assert set(reads) <= {("rate", "$__rate_interval"), ("increase", "$__rate_interval")} | {
-                ("increase", "$__range")
-            }
+    for title, expr in TARGETS:
+        for name, _ in selectors(expr):
+            if name.endswith(("_total", "_bucket", "_count", "_sum")):
+                reads = re.findall(rf"(\w+)\({name}\{{[^}}]*\}}\[(\$__\w+)\]\)", expr)
+                assert reads, title
+                assert len(reads) == len(re.findall(rf"\b{name}\{{", expr)), title
+                assert set(reads) <= {("rate", "$__rate_interval"), ("increase", "$__rate_interval")} | {
+                    ("increase", "$__range")
+                }
 
 
-@each_target
-def test_queries_name_metrics_that_exist(expr: str) -> None:
+def test_queries_name_metrics_that_exist() -> None:
     """A metric that was renamed or removed cannot leave an empty panel behind."""
-    assert {name for name, _ in selectors(expr)} <= exposed() | {"up"}
+    known = exposed() | {"up"}
+    for title, expr in TARGETS:
+        assert {name for name, _ in selectors(expr)} <= known, title
 
 
 def test_every_metric_of_ours_is_looked_at() -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from warm_start import run_program
 
 from streams.keys import IdentityConfig
 from waybill.settings import PREFIX, Settings
@@ -23,14 +22,7 @@ COMMANDS = re.findall(r"(?:^ {4}(?:docker compose exec worker )?|`)(waybill [a-z
 def test_commands_exist_with_their_options(command: str) -> None:
     """Each command of the page is one of the program's, and so is each of its options."""
     words = [word for word in command.split()[1:] if re.fullmatch(r"[a-z-]+", word) and not word.startswith("--")]
-    done = subprocess.run(
-        [sys.executable, "-m", "waybill", *words, "--help"],
-        cwd=ROOT,
-        env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_program("waybill", *words, "--help", env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"})
     assert done.returncode == 0, done.stderr
     for option in re.findall(r"--[a-z-]+", command):
         assert option in done.stdout

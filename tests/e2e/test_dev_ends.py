@@ -46,7 +46,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path):
         run.until(lambda: "sent 16/16" in run.said())
         family = run.family()
         run.signal(signal.SIGINT)
-        time.sleep(0.3)
+        run.until(lambda: "stopping (again: at once)" in run.said())
         began = time.monotonic()
         run.signal(signal.SIGINT)
         assert run.wait() == 130

@@ -18,7 +18,7 @@ from evidence_samples import NOON, stories
 from evidence_stores import OneKey, local_store
 from failing_files import FailingFiles
 from federated_sites import ALL, LOG, export, exporter, fill, rows
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from marked_events import FREE, event, mark
 
@@ -129,7 +129,6 @@ def may_leave(one, events, terms: Terms) -> bool:
     return terms_of_class and any(other.purpose for other in others) and all(fine(other) for other in others)
 
 
-@settings(max_examples=40, deadline=None)
 @given(logs(), TERMS)
 def test_nothing_that_is_not_granted_is_anywhere_in_a_copy(events, terms):
     """Whatever the grants: exactly the granted rows leave, and no value of another column is anywhere in the copy."""

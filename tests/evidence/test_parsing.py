@@ -100,7 +100,7 @@ def dumped(**changes):
     return json.dumps(document(**changes)).encode()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=max(150, settings().max_examples), deadline=None)
 @given(st.lists(EVENTS, min_size=1, max_size=5))
 def test_both_ways_give_the_same_rows(events):
     """Reading a batch at once and judging each record by its model give equal tables, whatever the values."""
@@ -113,7 +113,7 @@ def test_both_ways_give_the_same_rows(events):
     assert fast.column("event_id").to_pylist() == [event.event_id for event in events]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=max(300, settings().max_examples), deadline=None)
 @given(st.data())
 def test_the_batch_check_accepts_nothing_that_the_model_refuses(data):
     """A record that passes the column checks also passes its model, whatever one field is replaced by."""

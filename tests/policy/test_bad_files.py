@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from bad_decision_records import CASES as BAD_RECORDS
 from bad_files import CASES, ENDPOINTS, GOOD, BadFile, write
 from bad_retention import CASES as BAD_RETENTION
 from pydantic import ValidationError
+from warm_start import run_program
 
 from evidence.errors import ConfigError
 from inference.rulebook import load
@@ -82,10 +82,7 @@ def environment(folder: Path, kafka: str = "127.0.0.1:1") -> dict[str, str]:
 def start(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     """Start a program as an operator does."""
     (folder / "decisions").mkdir(exist_ok=True)
-    return subprocess.run(
-        [sys.executable, "-m", "waybill", *arguments],
-        env={**environment(folder), **more}, capture_output=True, text=True, timeout=60, check=False, cwd=folder,
-    )  # fmt: skip
+    return run_program("waybill", *arguments, cwd=folder, env={**environment(folder), **more})
 
 
 def written(folder: Path) -> list[str]:

@@ -95,7 +95,7 @@ def test_something_as_severe_is_found_whatever_the_spelling(labelled):
 
 
 @given(FRAGMENTS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=max(300, settings().max_examples), deadline=None)
 @example("4111 1111 1111 1111@example.com 078-05-1120")
 @example("jörg ４１１１１１１１１１１１１１１１ \u200bx")
 def test_findings_are_sorted_apart_and_inside(text):
@@ -110,7 +110,7 @@ def test_findings_are_sorted_apart_and_inside(text):
 
 
 @given(FOREIGN, FOREIGN)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=max(200, settings().max_examples), deadline=None)
 def test_offsets_are_characters_of_the_original(before, after):
     """Foreign text around an address moves its place by exactly its own length."""
     text = f"{before} \tjane@example.com\t {after}"

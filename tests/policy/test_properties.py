@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from random import Random
 
 import pytest
 from hypothesis import Phase, find, given, settings
@@ -35,7 +36,7 @@ NINE = ("data_classification", "purpose", "destination", "model_route", "retenti
         "consent", "fallback")  # fmt: skip
 PER_DEPLOYMENT = 6
 
-few = settings(max_examples=max(1, settings().max_examples // 2), deadline=None)
+few = settings(max_examples=max(25, settings().max_examples // 2), deadline=None)
 """Each example compiles a rulebook and asks it several times; `make fuzz` raises this with the profile."""
 
 many_cases = st.lists(cases(), min_size=1, max_size=PER_DEPLOYMENT)
@@ -60,6 +61,10 @@ def open_to(case: Case, book: Rulebook) -> set[str]:
     return {name for name, verdict in verdicts(case, book).items() if verdict.outcome is not Outcome.DENY}
 
 
+REACHED_SOON = {"allow": 0, "transform": 2, "require-approval": 1, "escalate": 25, "deny": 0}
+"""Seeds from which a search finds each outcome soon; without them it takes hundreds of examples for the rarest."""
+
+
 @pytest.mark.parametrize("outcome", Outcome)
 def test_what_is_generated_has_every_outcome(outcome):
     """The properties speak of something: each of the five outcomes is among what is generated, for a hosted route."""
@@ -69,7 +74,8 @@ def test_what_is_generated_has_every_outcome(outcome):
         return any(verdict.outcome is outcome for case in made[1] for verdict in verdicts(case, book).values())
 
     search = settings(max_examples=2000, deadline=None, phases=[Phase.generate])
-    assert find(st.tuples(deployments(), many_cases), reached, settings=search)
+    begin = Random(REACHED_SOON.get(outcome.value))  # noqa: S311 - where the search begins
+    assert find(st.tuples(deployments(), many_cases), reached, settings=search, random=begin)
 
 
 @few

@@ -7,8 +7,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from entity_set import NEGATIVES, POSITIVES, SECRET, Sample
-from names_fixtures import PYTHON, need_names
+from names_fixtures import PATIENT, PYTHON, need_names
 
 from policy.detection.detectors import Detectors, Finding, together
 from policy.detection.kinds import KINDS
@@ -57,11 +58,11 @@ def first() -> dict[str, tuple[Finding, ...]]:
     return {sample.text: DETECTORS.scan(sample.text) for sample in SAMPLES}
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def both(first):
     """What tiers 1 and 2 find together."""
     need_names()
-    detector = NamesDetector(PYTHON)
+    detector = NamesDetector(PYTHON, limits=PATIENT)
     await detector.start()
     try:
         texts = list(first)
@@ -113,6 +114,7 @@ def test_the_page_tells_what_tier_1_finds(first):
     assert _published("false alarms of tier 1") == _alarm_table(_alarms(first))
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_the_page_tells_what_both_tiers_find(both):
     """The same with the names model: one text more or less in a row, as processors round differently."""
     for name, table in (
@@ -127,6 +129,7 @@ async def test_the_page_tells_what_both_tiers_find(both):
             assert all(abs(a - b) <= ROUNDING for a, b in zip(counts, told, strict=False)), table
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_the_second_tier_takes_nothing_from_the_first(first, both):
     """Whatever tier 1 found is inside of what both found, of a kind that is as severe."""
     for text, findings in first.items():

@@ -46,7 +46,7 @@ TEXTS = st.lists(
 
 
 @given(TEXTS)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=max(400, settings().max_examples), deadline=None)
 def test_a_masked_text_holds_nothing_more(text):
     """Scanning masked text finds nothing new, in either style, so that masking twice changes nothing."""
     findings = DETECTORS.scan(text)
@@ -56,7 +56,7 @@ def test_a_masked_text_holds_nothing_more(text):
 
 
 @given(TEXTS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=max(200, settings().max_examples), deadline=None)
 def test_what_is_not_found_stays_as_it_is(text):
     """Between the placeholders stands the original, character for character."""
     findings = DETECTORS.scan(text)

@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -88,7 +89,8 @@ def test_a_key_id_of_another_key_does_not_open(vault):
 
 def test_the_plaintext_and_the_keys_are_nowhere_on_disk(folder, vault):
     """Neither what was sealed nor a data key is in any file of the folder."""
-    VaultStore(folder).put(an_object(vault, "i1", text=TEXT))
+    with closing(VaultStore(folder)) as store:
+        store.put(an_object(vault, "i1", text=TEXT))
     plain = vault.ring.read(key_of(vault.seal("acme", TEXT, now=NOW, bound_to=b"i", bucket=KEEP)))[1]
     for name in files(folder):
         data = (folder / name).read_bytes()
@@ -257,6 +259,25 @@ def test_a_destruction_that_fails_at_any_step_can_be_done_again(folder, failing,
         "2026-11-25-transit-7.key",
     ]
     assert stopped == (failing <= 10), "the steps of a destruction have changed: change the range"
+
+
+@pytest.mark.parametrize("step", range(1, 11))
+def test_the_keys_can_be_listed_while_one_is_destroyed(folder, step):
+    """Amid a destruction another process lists the other keys, and this one or not; opening says that it is gone."""
+    sealed = Vault(folder).seal("acme", TEXT, now=NOW, bound_to=b"i")
+    other = Vault(folder).seal("acme", TEXT, now=NOW + timedelta(days=1), bound_to=b"i")
+    listed = list(Vault(folder).ring.entries())
+    with pytest.raises(UnavailableError):
+        Vault(folder, files=BrokenDisk(step, after=True)).destroy(key_of(sealed), now=NOW, reason="test")
+    ring = Vault(folder).ring
+    listed_now = ring.keys()
+    found = {info.key for info in listed_now}
+    assert {key_of(other)} <= found <= {key_of(sealed), key_of(other)}
+    if ring.destroyed(key_of(sealed)) is not None:
+        with pytest.raises(KeyDestroyed):
+            Vault(folder).open(sealed, tenant="acme", bound_to=b"i")
+    Vault(folder).destroy(key_of(sealed), now=NOW, reason="test")
+    assert [ring.content(key, path) is None for key, path, _ in listed] == [True, False]
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+from warm_start import run_program
 
 from waybill import dev_run
 
@@ -27,15 +28,7 @@ def environment(**changes: str) -> dict[str, str]:
 
 def waybill(*arguments: str, timeout_s: float = 120, **changes: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "waybill", *arguments],
-        cwd=ROOT,
-        env=environment(**changes),
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-    )
+    return run_program("waybill", *arguments, env=environment(**changes), timeout=timeout_s)
 
 
 class DevRun:

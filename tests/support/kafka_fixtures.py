@@ -1,7 +1,7 @@
-"""Brokers for tests: one Apache Kafka and one development broker for the whole session, three nodes on request.
+"""Brokers for tests: one Apache Kafka for a whole run, one development broker for each of its processes.
 
-The session's brokers are started when the first test asks for them. They run in no event loop (`Child` belongs to
-none), so tests may use any loop scope.
+They are started when the first test asks for them, and three nodes for a module that asks for those. They run in no
+event loop (`Child` belongs to none), so tests may use any loop scope.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from shared_servers import run_folder, shared
 
 from streams.brokers.apache import ApacheKafka
 from streams.brokers.jars import Missing, missing_reason
@@ -61,11 +62,18 @@ def running_kafka(nodes: int = 1) -> Iterator[ApacheKafka]:
             broker.kill()
 
 
-@pytest.fixture(scope="session")
-def kafka() -> Iterator[str]:
-    """The bootstrap address of a one-node Apache Kafka that the whole session shares."""
+@contextmanager
+def _one_node() -> Iterator[str]:
     with running_kafka() as broker:
         yield broker.bootstrap
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The bootstrap address of a one-node Apache Kafka that all processes of the test run share."""
+    need_kafka()
+    with shared(run_folder(tmp_path_factory), "kafka", _one_node) as bootstrap:
+        yield bootstrap
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from policy.detection.names import missing
+from policy.detection.names import Limits, missing
 
+PATIENT = Limits(timeout_s=60)
+"""For tests of what the model finds: how soon it answers is no fact that they prove, and the machine may be busy."""
 PYTHON = Path(__file__).resolve().parents[2] / ".venv-names" / "bin" / "python"
 
 

@@ -9,21 +9,18 @@ from typing import Final, Protocol, TypeVar
 ROOT: Final = Path(__file__).resolve().parents[2]
 
 LONG: Final = (
+    "brokers/test_apache_kafka.py",
     "e2e/test_broker_faults.py",
     "e2e/test_dev_ends.py",
     "e2e/test_kill_worker.py",
     "evidence/test_federation.py",
     "pipeline/test_approvals_on_kafka.py",
     "policy/test_names.py",
-    "brokers/test_apache_kafka.py",
     "e2e/test_user_instructions.py",
-    "policy/test_bad_files.py",
-    "cli/test_prove.py",
     "dashboards/test_dashboard_over_a_run.py",
     "evidence/test_faults.py",
     "inference/test_triton_backend.py",
     "evidence/test_pack.py",
-    "cli/test_commands.py",
     "streams/test_sink.py",
     "pipeline/test_stages_on_kafka.py",
     "e2e/test_intent_before_call.py",
@@ -40,7 +37,9 @@ LONG: Final = (
     "cli/test_erase.py",
     "cli/test_approvals.py",
     "e2e/test_no_leak.py",
-    "streams/test_routing.py",
+    "docs/test_told_by_code.py",
+    "cli/test_decisions.py",
+    "queries/test_federated.py",
 )
 """Files of more than about ten seconds, below `tests`, the longest first."""
 
