@@ -43,7 +43,8 @@ _DEEPEST: Final = 50
 _LONGEST: Final = 1000
 """Operators in one policy."""
 _QUOTED: Final = re.compile(r"`([^`]{1,80})`|'([^']{1,80})'")
-_BEGINS: Final = re.compile(r"@id\b|(?:permit|forbid)\s*\(")
+_EFFECT: Final = re.compile(r"(?:permit|forbid)\s*\(")
+_BEGINS: Final = re.compile(rf"@id\b|{_EFFECT.pattern}")
 _NO_WORD: Final = re.compile(r'entity `(\w+)::"[^`]*"` is of an enumerated entity type')
 _NO_TYPE: Final = re.compile(r"the types (?:String and (\w+)|(\w+) and String) are not compatible")
 _ENUMERATED: Final = re.compile(r"^entity (\w+) enum \[(.*)\];$", re.MULTILINE)
@@ -211,12 +212,13 @@ def _split(source: Source) -> Iterable[_Chunk]:
 def _unended(text: str) -> int | None:
     """Give the line, from 0, after which a policy should have ended: where another begins, or the file does."""
     lines = [_UNREAD.sub("", line).strip() for line in text.split("\n")]
-    whole = 0
+    last, effect = 0, False
     for number, line in enumerate(lines):
-        if number and whole and _BEGINS.match(line) and lines[whole].endswith(("}", ")")):
-            return whole
-        whole = number if line else whole
-    return whole if lines[whole].endswith(("}", ")")) else None
+        if effect and _BEGINS.match(line) and lines[last].endswith(("}", ")")):
+            return last
+        effect = effect or _EFFECT.match(line) is not None
+        last = number if line else last
+    return last if effect and lines[last].endswith(("}", ")")) else None
 
 
 def _too_large(text: str) -> bool:
