@@ -210,7 +210,7 @@ def _split(source: Source) -> Iterable[_Chunk]:
 
 
 def _unended(text: str) -> int | None:
-    """Give the line, from 0, after which a policy should have ended: where another begins, or the file does."""
+    """Return the line, from 0, after which a policy should have ended: where another begins, or the file does."""
     lines = [_UNREAD.sub("", line).strip() for line in text.split("\n")]
     last, effect = 0, False
     for number, line in enumerate(lines):
@@ -356,7 +356,7 @@ def _validate(text: str, schema: Any, chunks: Sequence[_Chunk], words: Mapping[s
 
 
 def _in_plain_words(said: str, chunk: _Chunk, words: Mapping[str, Sequence[str]]) -> tuple[str, str]:
-    """Give a fault's place, and its sentence with the words that are allowed, where it is about words."""
+    """Return a fault's place, and its sentence with the words that are allowed, where it is about words."""
     place = chunk.place_of(said)
     if no_word := _NO_WORD.search(said):
         kind = no_word[1]

@@ -219,7 +219,7 @@ _NO_WORK: Final = frozenset({"rejected", "duplicate"})
 
 
 def standing(responses: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Give the response that stands among those of one request id, in their order; None where there is none.
+    """Return the response that stands among those of one request id, in their order; None where there is none.
 
     It is the first that a model answered. Where none did, the same id may be sent again, and the newest of what was
     taken as work stands; where nothing was taken, the newest rejection, and last the newest duplicate.
