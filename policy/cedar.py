@@ -214,7 +214,7 @@ def _unended(text: str) -> int | None:
     lines = [_UNREAD.sub("", line).strip() for line in text.split("\n")]
     last, effect = 0, False
     for number, line in enumerate(lines):
-        if effect and _BEGINS.match(line) and lines[last].endswith(("}", ")")):
+        if effect and _BEGINS.match(line) and lines[last].endswith(("}", ")")) and lines[last][0] != "@":
             return last
         effect = effect or _EFFECT.match(line) is not None
         last = number if line else last
