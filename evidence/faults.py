@@ -79,7 +79,7 @@ _CLOSE: Final = 0.75
 
 
 def faults(error: ValidationError, model: Any = None, hints: Mapping[str, str] | None = None) -> list[Fault]:
-    """Give what is wrong, in the words of the contract, in the order in which it was found.
+    """Return what is wrong, in the words of the contract, in the order in which it was found.
 
     Args:
         error: what the validator says.
@@ -104,7 +104,7 @@ def faults(error: ValidationError, model: Any = None, hints: Mapping[str, str] |
 
 
 def sentence(item: ErrorDetails) -> str:
-    """Give one fault in the words of the contract."""
+    """Return one fault in the words of the contract."""
     kind, context = item["type"], item.get("ctx", {})
     if kind not in _OWN:
         return _PREFIX.sub("", item["msg"])
@@ -122,7 +122,7 @@ def sentence(item: ErrorDetails) -> str:
 
 
 def nearest(name: str, known: Sequence[str]) -> str | None:
-    """Give the known name that was probably meant, whatever its case and its `_`; None where none is close."""
+    """Return the known name that was probably meant, whatever its case and its `_`; None where none is close."""
     plain = {_WORDS.sub("", one.lower()): one for one in reversed(known)}
     found = get_close_matches(_WORDS.sub("", name.lower()), list(plain), n=1, cutoff=_CLOSE)
     return plain[found[0]] if found else None
@@ -151,7 +151,7 @@ def _names(model: type[BaseModel]) -> Iterator[str]:
 
 
 def _at(model: Any, place: Place) -> list[type[BaseModel]]:
-    """Give the models that describe what stands at a place."""
+    """Return the models that describe what stands at a place."""
     here = _models(model)
     for part in place:
         if isinstance(part, int):

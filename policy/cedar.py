@@ -43,7 +43,8 @@ _DEEPEST: Final = 50
 _LONGEST: Final = 1000
 """Operators in one policy."""
 _QUOTED: Final = re.compile(r"`([^`]{1,80})`|'([^']{1,80})'")
-_BEGINS: Final = re.compile(r"@id\b|(?:permit|forbid)\s*\(")
+_EFFECT: Final = re.compile(r"(?:permit|forbid)\s*\(")
+_BEGINS: Final = re.compile(rf"@id\b|{_EFFECT.pattern}")
 _NO_WORD: Final = re.compile(r'entity `(\w+)::"[^`]*"` is of an enumerated entity type')
 _NO_TYPE: Final = re.compile(r"the types (?:String and (\w+)|(\w+) and String) are not compatible")
 _ENUMERATED: Final = re.compile(r"^entity (\w+) enum \[(.*)\];$", re.MULTILINE)
@@ -209,14 +210,15 @@ def _split(source: Source) -> Iterable[_Chunk]:
 
 
 def _unended(text: str) -> int | None:
-    """Give the line, from 0, after which a policy should have ended: where another begins, or the file does."""
+    """Return the line, from 0, after which a policy should have ended: where another begins, or the file does."""
     lines = [_UNREAD.sub("", line).strip() for line in text.split("\n")]
-    whole = 0
+    last, effect = 0, False
     for number, line in enumerate(lines):
-        if number and whole and _BEGINS.match(line) and lines[whole].endswith(("}", ")")):
-            return whole
-        whole = number if line else whole
-    return whole if lines[whole].endswith(("}", ")")) else None
+        if effect and _BEGINS.match(line) and lines[last].endswith(("}", ")")) and lines[last][0] != "@":
+            return last
+        effect = effect or _EFFECT.match(line) is not None
+        last = number if line else last
+    return last if effect and lines[last].endswith(("}", ")")) else None
 
 
 def _too_large(text: str) -> bool:
@@ -354,7 +356,7 @@ def _validate(text: str, schema: Any, chunks: Sequence[_Chunk], words: Mapping[s
 
 
 def _in_plain_words(said: str, chunk: _Chunk, words: Mapping[str, Sequence[str]]) -> tuple[str, str]:
-    """Give a fault's place, and its sentence with the words that are allowed, where it is about words."""
+    """Return a fault's place, and its sentence with the words that are allowed, where it is about words."""
     place = chunk.place_of(said)
     if no_word := _NO_WORD.search(said):
         kind = no_word[1]

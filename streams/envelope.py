@@ -145,7 +145,7 @@ def _known(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:
 
 
 def record_id(headers: Iterable[tuple[str, bytes | None]]) -> str:
-    """Give the sender's id of a record (`ce_id`); "" where there is none, or more than one."""
+    """Return the sender's id of a record (`ce_id`); "" where there is none, or more than one."""
     found = [value or b"" for name, value in headers if len(name) == len("ce_id") and name.lower() == "ce_id"]
     return found[0].decode("utf-8", "replace") if len(found) == 1 else ""
 

@@ -266,7 +266,7 @@ def _no_json(environment: Mapping[str, str]) -> list[str]:
 
 
 def _said(fault: Fault) -> str:
-    """Give a fault with the settings' names for fields: an unknown one is told with the setting that is nearest."""
+    """Return a fault with the settings' names for fields: an unknown one is told with the setting that is nearest."""
     if fault.kind != "extra_forbidden":
         return fault.text
     _, marked, meant = fault.text.partition("did you mean ")

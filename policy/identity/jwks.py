@@ -127,7 +127,7 @@ class KeySet:
         return cls(tuple(keys), sha256(text.encode()).hexdigest()[:16], tuple(ignored.values()))
 
     def find(self, kid: str | None, alg: object) -> tuple[Key, ...]:
-        """Give the keys that a token can be signed with: of its name and its algorithm, seldom more than one.
+        """Return the keys that a token can be signed with: of its name and its algorithm, seldom more than one.
 
         A token without a name is checked with the only key, or with the only key of its algorithm without a name.
 

@@ -316,7 +316,7 @@ class Verifier:
 
 
 def _moment(claims: dict[str, Any], name: str) -> datetime | None:
-    """Give a NumericDate (RFC 7519 section 2): seconds since 1970, which need not be whole; null is as left out."""
+    """Return a NumericDate (RFC 7519 section 2): seconds since 1970, which need not be whole; null is as left out."""
     value = claims.get(name)
     if value is None:
         return None

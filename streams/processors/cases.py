@@ -79,7 +79,7 @@ def estimate(route: RouteConfig, wish: Wish) -> float:
 
 
 def to_json(case: Case) -> str:
-    """Give a case as JSON text; what is empty is left out.
+    """Return a case as JSON text; what is empty is left out.
 
     A long one lists each kind of source once (`context`), and then the kind of each source (`order`).
 

@@ -291,7 +291,7 @@ def _check_labels(head: envelope.Envelope, request: RuntimeRequest, book: Rulebo
 
 
 def refuse(record: Incoming, error: RecordError, rules: Rules, now: datetime) -> Admitted:
-    """Give the dead letter, the evidence and, where an id can be read, the response of a rejected record."""
+    """Return the dead letter, the evidence and, where an id can be read, the response of a rejected record."""
     intake = _intake(record, rules)
     value = record.value or b""
     request_id = None if error.code in NO_IDS else _safe_id(_id_of(record), rules.scanner)
@@ -345,7 +345,7 @@ def refuse(record: Incoming, error: RecordError, rules: Rules, now: datetime) ->
 
 
 def _id_of(record: Incoming) -> str | None:
-    """Give the id by which the sender knows a record: the request's, or else the record's own (`ce_id`)."""
+    """Return the id by which the sender knows a record: the request's, or else the record's own (`ce_id`)."""
     found = readable_request_id(record.value) or envelope.record_id(record.headers)
     return found if is_readable_id(found) else None
 

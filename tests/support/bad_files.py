@@ -250,7 +250,7 @@ _POLICIES = _of(
      ":5: not a Cedar policy: ", "allow"),
     ("an operator that is none", "context.class == Class", "context.class = Class", ":5: not a Cedar policy: "),
     ("a semicolon that is missing", 'resource);\n\n@id("outside")', 'resource)\n\n@id("outside")',
-     ":2: not a Cedar policy: "),
+     ":3: a `;` is missing at the end of this policy"),
     ("a quote that is left open", 'Purpose::"support"', 'Purpose::"support', ":5: not a Cedar policy: "),
     ("a bracket that is left open", "unless { context.approved };", "unless { context.approved ;",
      ":12: not a Cedar policy: "),

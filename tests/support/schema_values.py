@@ -17,7 +17,7 @@ _LONGEST_ID = 128
 def values(  # noqa: C901, PLR0911 - one line for each kind of schema
     schema: Schema, root: Schema, *, items: int = 3, length: int = 12
 ) -> st.SearchStrategy[Any]:
-    """Give a strategy of what a schema accepts.
+    """Return a strategy of what a schema accepts.
 
     Args:
         schema: the schema, or a part of it.
