@@ -47,12 +47,14 @@ overall AS (
 ),
 dearest AS (
     SELECT route, max(usd) AS usd_per_request
-    FROM (SELECT route, sum(cost_usd) AS usd FROM calls WHERE answered GROUP BY route, intake_id) GROUP BY route
+    FROM (SELECT route, sum(cost_usd) AS usd FROM calls WHERE cost_usd IS NOT NULL GROUP BY route, intake_id)
+    GROUP BY route
 ),
 months AS (
     SELECT route, max(usd) AS usd_per_month
     FROM (
-        SELECT route, sum(cost_usd) AS usd FROM calls WHERE answered GROUP BY route, date_trunc('month', occurred_at)
+        SELECT route, sum(cost_usd) AS usd FROM calls WHERE cost_usd IS NOT NULL
+        GROUP BY route, date_trunc('month', occurred_at)
     ) GROUP BY route
 ),
 minutes AS (

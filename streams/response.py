@@ -45,7 +45,7 @@ class Attempt(Record):
     duration_ms: float = Field(ge=0)
     """How long it took, in milliseconds."""
     usage: Usage | None = None
-    """What it cost, where it answered."""
+    """What it cost, where the destination counted it; also where its answer was of no use."""
 
 
 class Asked(Record):

@@ -107,6 +107,18 @@ def test_the_dearest_request_and_month(tmp_path):
     assert (later.usd_per_request, later.usd_per_month) == (0.75, 1.25)
 
 
+def test_an_answer_of_no_use_costs_what_was_counted(tmp_path):
+    """A failed call whose tokens were counted has its price in what is measured, in the views and in the question."""
+    failure = Failure(code="empty_answer", message="no text")
+    counted = call(0, at(1), 10, 0.25, request="a")
+    empty = call(1, at(2), 10, 0.5, request="a")
+    empty = empty.model_copy(update={"event_type": EventType.MODEL_FAILED, "failure": failure})
+    found = measured(tmp_path, [counted, empty, call(2, at(3), 10, None)])["hosted"]
+    assert (found.usd_per_request, found.answered) == (0.75, 1)
+    with Evidence(tmp_path) as evidence:
+        assert list(evidence.query("SELECT sum(cost_usd), sum(input_tokens) FROM requests")) == [(0.75, 2)]
+
+
 def test_latency_is_that_of_answers(tmp_path):
     """Failed calls do not change the percentiles; a call without a duration is counted nowhere."""
     events = [call(number, at(number), float(number + 1), 0.0) for number in range(101)]
