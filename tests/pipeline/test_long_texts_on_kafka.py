@@ -79,7 +79,7 @@ async def test_forty_hostile_requests_do_not_hold_the_event_loop(broker, prefix)
         watched_loop() as held,
     ):
         await send(kafka, sent)
-        await reader.until_responses(60, 240)
+        await reader.until_responses(60, 160)
     reader.check(name for name, _ in sent)
     outcomes = {response["requestId"]: response["outcome"] for response in reader.responses}
     assert {outcomes[name] for name, _ in good} == {"completed"}
