@@ -1,6 +1,6 @@
 """Scanning without holding the event loop: long texts are scanned by a thread of their own, one after the other.
 
-The work of a scan is linear in the length of the text, and still a hostile text of 250 kB takes a second of processor
+The work of a scan is linear in the length of the text, and still a hostile text of 250 kB takes seconds of processor
 time. The thread gives way to the event loop at least every 5 ms (the interpreter's switch interval; RE2 itself runs
 without the interpreter's lock), so that other requests, heartbeats and the health page go on meanwhile. There is one
 thread for the process: several would only take turns, and make the event loop wait for all of them.
