@@ -285,7 +285,7 @@ class Registry:
                 raise
             except (KafkaError, OSError, TimeoutError) as error:
                 since = since or self._clock()
-                why = f"no answer from {self._kafka.bootstrap} ({error or type(error).__name__})"
+                why = f"no answer from {self._kafka.bootstrap} ({str(error) or type(error).__name__})"
                 if conditions.bad(BROKER, why):
                     log.warning("the broker does not take records: %s", why)
             finally:

@@ -1,4 +1,4 @@
-"""Log lines of a worker: times in UTC, and what a library says again and again said once, with a count."""
+"""Log lines of a worker: times in UTC, and what is said again and again said once, with a count."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ QUIET: Final = ("aiokafka", "faust", "mode", "kafka", "asyncio", "opentelemetry"
 """Libraries that tell of ordinary life at INFO, and the services that log as they do."""
 
 EVERY_S: Final = 30.0
-"""Seconds for which a repeated line of a library is counted and not written."""
+"""Seconds for which a repeated line is counted and not written."""
 
 _NOISE: Final = ("Crashed reason=", "We experienced a crash!", "Error: %r")
 """How Faust tells that a worker ends; its reason is told once, in a sentence, by the program."""
@@ -34,10 +34,10 @@ class UtcFormatter(VisibleFormatter):
 
 
 class Repeats(logging.Filter):
-    """Lets a line of a library pass once in a while, and counts it in between: a broker that is away fills no disk.
+    """Lets the same line pass once in a while, and counts it in between: a broker that is away fills no disk.
 
-    Lines are the same where logger, level and template are, whatever is filled in. Each of the project's own lines
-    passes: they are rare by themselves.
+    A library's lines are the same where logger, level and template are, whatever is filled in. Of the project's own
+    lines, those are that say the same to the letter.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -47,10 +47,9 @@ class Repeats(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether a line is written; the count of those that were not is added to it."""
-        if record.name.partition(".")[0] not in QUIET:
-            return True
-        template = str(record.msg)
-        if template.startswith(_NOISE):
+        library = record.name.partition(".")[0] in QUIET
+        template = str(record.msg) if library else record.getMessage()
+        if library and template.startswith(_NOISE):
             return False
         key, now = (record.name, record.levelno, template), self._clock()
         last, count = self._counted.get(key, (-EVERY_S, 0))
@@ -62,8 +61,8 @@ class Repeats(logging.Filter):
         self._counted[key] = now, 0
         if count:
             record.msg, record.args = f"{record.getMessage()} ({count} times more in the last {now - last:.0f} s)", ()
-        # Once is enough for a stack, too: what it shows beside the line is the library's inside.
-        record.exc_info = record.exc_text = record.stack_info = None
+        if library:  # a stack shows nothing but the library's inside
+            record.exc_info = record.exc_text = record.stack_info = None
         return True
 
 

@@ -60,7 +60,8 @@ async def test_health_and_log_while_kafka_is_away(prefix, tmp_path):
             doctor = await asyncio.to_thread(
                 waybill, "doctor", **pipeline.environment, WAYBILL_WEB_PORT=pipeline.web.rpartition(":")[2]
             )
-            assert re.search(r"✗ worker: a worker answers .* broker waiting: no answer from", doctor.stdout)
+            said = " ".join(doctor.stdout.split())
+            assert re.search(r"✗ worker: a worker answers .* broker waiting: no answer from", said), said
             await asyncio.sleep(AWAY_S)
             written = log.stat().st_size - size
             assert written < LOG_BYTES, pipeline.told([f"{written} bytes in about {AWAY_S:g} s"])
