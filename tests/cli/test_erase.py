@@ -55,7 +55,7 @@ def test_erasure_is_told_before_and_after(place, capsys):
     """Both events name the person and who asked; the second counts keys by kind and class, and never a value."""
     objects = fill(place.folder)
     erase("person:7", reason="letter by ada@example.com", by="user:dora")
-    assert "erased 2 payloads about person:7" in capsys.readouterr().out
+    assert "Erased 2 payloads of person:7." in capsys.readouterr().out
     events = place.events(2)
     assert kinds(events) == ["erasure.requested", "subject.erased"]
     assert {(e["actorRef"], e["subjectRef"], e["tenantRef"]) for e in events} == {("user:dora", "person:7", "acme")}
@@ -122,7 +122,7 @@ def test_nothing_is_kept_of_an_erased_intake_any_more(place):
 def test_who_is_only_under_way_is_erased_too(place, capsys):
     """Where nothing is kept yet, the tenant has to be named; then it is told all the same, with no keys."""
     erase("person:9", tenant="acme", reason="letter", by="user:dora")
-    assert "nothing was kept about person:9 of acme; what was under way ends" in capsys.readouterr().out
+    assert "Nothing was kept about person:9 of acme. Requests in progress will end" in capsys.readouterr().out
     events = place.events(2)
     assert kinds(events) == ["erasure.requested", "subject.erased"]
     assert json.loads(next(e["detail"] for e in events if e["eventType"] == "subject.erased"))["keys"] == 0

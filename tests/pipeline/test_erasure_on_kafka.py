@@ -126,7 +126,7 @@ async def test_what_waits_ends_once_and_nothing_is_kept(kafka, prefix, tmp_path)
 
         assert {item.kind for item in store.of_request("kept")} == {"request", "response"}
         assert {item.kind for item in store.of_request("air")} == {"request"}
-        assert "erased 3 payloads about ada" in await erase(settings, tmp_path, "ada")
+        assert "Erased 3 payloads of ada." in await erase(settings, tmp_path, "ada")
         await until(reader, lambda: "parked" in {response["requestId"] for response in reader.responses})
         hosted.let.set()
         await until(reader, lambda: len(reader.responses) == 7)
