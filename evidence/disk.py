@@ -114,7 +114,7 @@ class Lock:
             except OSError as error:
                 self.release()
                 raise UnavailableError(f"{path} cannot be locked: {error.strerror}") from error
-        # Who holds it is for people. On a full disk it stays untold: a lock that was taken and then not given to anybody
+        # Who holds it is for people. On a full disk that stays untold: a lock that was taken and is given to nobody
         # would be held, by this very process, until it ends.
         with suppress(OSError):
             os.ftruncate(self._descriptor, 0)
