@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from evidence.errors import StoreError, UnavailableError
@@ -113,8 +114,11 @@ class Lock:
             except OSError as error:
                 self.release()
                 raise UnavailableError(f"{path} cannot be locked: {error.strerror}") from error
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        # Who holds it is for people. On a full disk that stays untold: a lock that was taken and is given to nobody
+        # would be held, by this very process, until it ends.
+        with suppress(OSError):
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
         """Give the lock back; safe to call twice."""

@@ -15,6 +15,7 @@ from evidence import parsing
 from evidence.errors import RecordError
 from evidence.parsing import check, parse
 from evidence.records import (
+    MOST_TOKENS,
     Classification,
     EventType,
     EvidenceEvent,
@@ -33,7 +34,8 @@ SAMPLE = story(1)[0]
 TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20) | st.sampled_from(
     ["é" * 256, "\x00", '"\\\n', "😀"]
 )
-COUNT = st.integers(0, 2**63 - 1)
+COUNT = st.integers(0, 2**31 - 1)
+TOKENS = st.integers(0, MOST_TOKENS)
 NUMBER = st.floats(min_value=0, allow_nan=False, allow_infinity=False)
 TEXTS = st.lists(TEXT, max_size=3).map(tuple)
 MOMENT = st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59, 999999), timezones=st.just(UTC))  # noqa: DTZ001 - hypothesis adds the zone
@@ -73,13 +75,13 @@ EVENTS = made(
         made(RouteRef, name=TEXT, placement=st.sampled_from(Placement), provider=TEXT, model=TEXT, region=TEXT)
     ),
     fallbacks=maybe(TEXTS),
-    attempt=maybe(st.integers(1, 2**63 - 1)),
-    usage=maybe(made(Usage, input_tokens=COUNT, output_tokens=COUNT, cost_usd=NUMBER)),
+    attempt=maybe(st.integers(1, 2**31 - 1)),
+    usage=maybe(made(Usage, input_tokens=TOKENS, output_tokens=TOKENS, cost_usd=NUMBER)),
     retained=maybe(made(Retained, action=TEXT, removed=TEXTS)),
     outcome=maybe(st.sampled_from(Outcome)),
     failure=maybe(made(Failure, code=TEXT, message=TEXT, retryable=st.booleans())),
     duration_ms=maybe(NUMBER),
-    source=maybe(made(Position, topic=TEXT, partition=COUNT, offset=COUNT)),
+    source=maybe(made(Position, topic=TEXT, partition=COUNT, offset=st.integers(0, 2**63 - 1))),
 )
 
 
@@ -209,8 +211,10 @@ BAD = {
         dumped(durationMs=-0.5),
         dumped(site={"a": 1}),
         dumped(classification={"declared": "a", "effective": "b", "findings": [["x"]]}),
+        dumped(sequence=2**63),
+        dumped(sequence=2**31),
+        dumped(usage={"inputTokens": 10**12 + 1, "outputTokens": 1, "costUsd": 0}),
     ],
-    "out_of_range": [dumped(sequence=2**63)],
 }
 
 

@@ -10,6 +10,7 @@ from zlib import compressobj
 
 import cramjam
 from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
@@ -98,12 +99,18 @@ class RawProducer:
         await self._client.close()
 
     async def send(self, topic: str, partition: int, data: bytes) -> tuple[int, int]:
-        """Send a batch; give the broker's error code, 0 where it was taken, and the offset of its first record."""
+        """Send a batch; give the broker's error code, 0 where it was taken, and the offset of its first record.
+
+        The code is -1 where the broker hung up.
+        """
         await self._client.add_topic(topic)
         node = self._client.cluster.leader_for_partition(TopicPartition(topic, partition))
         if node is None:
             await self._client.force_metadata_update()
             node = self._client.cluster.leader_for_partition(TopicPartition(topic, partition))
-        answer = await self._client.send(node, ProduceRequest(None, -1, 30_000, [(topic, [(partition, data)])]))
+        try:
+            answer = await self._client.send(node, ProduceRequest(None, -1, 30_000, [(topic, [(partition, data)])]))
+        except KafkaConnectionError:
+            return -1, -1  # a broker may hang up at what it takes for no batch at all
         ((_, ((_, code, offset, *_),)),) = answer.topics
         return code, offset
