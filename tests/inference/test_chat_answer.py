@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai_rig import COMPLETION
 
-from inference.backend import MAX_TOKENS, Completion
-from inference.chat_answer import MAX_NAME, Reply, Source, read_reply, retry_after_words
+from inference.backend import MAX_TOKENS, Completion, Tokens
+from inference.chat_answer import MAX_NAME, Reply, Source, read_reply, read_usage, retry_after_words
 from inference.errors import BackendError
 
 SOURCE = Source("acme", "127.0.0.1:1")
@@ -104,6 +104,12 @@ def test_any_retry_after(value: str) -> None:
     told = retry_after_words(value)
     assert told == "" or told.startswith(", asks to wait ")
     assert told.isascii()
+
+
+def test_reasoning_is_a_part_of_what_was_generated() -> None:
+    """Where only one count is known, no more reasoning is recorded than there are tokens."""
+    usage = {"completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 10}}
+    assert read_usage(usage) == Tokens(None, 5)
 
 
 def test_nesting_without_end_is_no_json() -> None:
