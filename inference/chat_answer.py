@@ -293,7 +293,7 @@ def read_usage(usage: object) -> Tokens:
         input=read,
         output=written,
         cached=cached if read is not None and cached <= read else 0,
-        reasoning=reasoning if written is not None else 0,
+        reasoning=reasoning if written is not None and reasoning <= written else 0,
     )
 
 

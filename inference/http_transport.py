@@ -49,6 +49,7 @@ NEVER: Final = float("inf")
 """A `ceil_threshold` under which time limits are exact; aiohttp rounds longer ones up to whole seconds."""
 
 _SWITCHING: Final = 101
+_HEAD_END: Final = b"\r\n\r\n"
 _TOO_LONG: Final = ("Too many headers", "Got more than", HEAD_TOO_LONG := "the head of the answer is too long")
 """How aiohttp's parser words what is over a bound; its error for it is a plain one."""
 
@@ -57,12 +58,6 @@ _DNS_TTL_S: Final = 30
 
 class BadEncodingError(Exception):
     """A body cannot be decoded; the text says why and quotes nothing."""
-
-
-class HeadTooLongError(HttpProcessingError):
-    """The head of an answer is over a bound."""
-
-    message = HEAD_TOO_LONG
 
 
 class OneAnswer(ResponseHandler):
@@ -80,11 +75,12 @@ class OneAnswer(ResponseHandler):
         self._asked_before = False
         self._final = False
         self._head = 0
+        self._left: int | None = None
 
     def set_response_params(self, **params: Any) -> None:
         """Begin to wait for an answer: called just before a request is written."""
         super().set_response_params(**params)
-        self._asked, self._final, self._head = True, False, 0
+        self._asked, self._final, self._head, self._left = True, False, 0, None
 
     def rest(self) -> None:
         """Expect nothing: the answer was read."""
@@ -92,25 +88,49 @@ class OneAnswer(ResponseHandler):
 
     def feed_data(self, data: Any, size: int = 0) -> None:
         """Take a response's head from the parser."""
-        self._final |= not 100 <= data[0].code < 200 or data[0].code == _SWITCHING  # noqa: PLR2004 - interim responses
+        head = data[0]
+        self._final |= not 100 <= head.code < 200 or head.code == _SWITCHING  # noqa: PLR2004 - interim responses
+        length = head.headers.get("Content-Length", "")
+        self._left = int(length) if self._final and length.isdigit() and not head.chunked else None
         super().feed_data(data, size)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the connection; none (`b""`) where reading goes on after a pause."""
-        if data and not self._expected():
-            self._on_stray()
-            self.force_close()
-            answered = self._asked and self._final  # an answer that came whole is still to be read
-            if not answered and self.transport is not None:
-                self.transport.abort()
+        if not data:
+            super().data_received(data)
             return
+        if not self._expected():
+            self._drop()
+            return
+        # Heads are read by themselves, so that the end of the body is known before what may stand behind it is read.
+        while not self._final and 0 <= (end := data.find(_HEAD_END)) < len(data) - len(_HEAD_END):
+            self._read(data[: end + len(_HEAD_END)])
+            data = data[end + len(_HEAD_END) :]
+            if self.exception() is not None:
+                return  # the parser refused it
+        beyond = b""
+        if self._final and self._left is not None:
+            data, beyond = data[: self._left], data[self._left :]
+            self._left -= len(data)
+        if data:
+            self._read(data)
+        if beyond:
+            self._drop()
+
+    def _read(self, data: bytes) -> None:
         if not self._final:
             self._head += len(data)
-            super().data_received(data)
-            if not self._final and self._head > MAX_HEAD:
-                self.set_exception(HeadTooLongError())
-            return
         super().data_received(data)
+        if not self._final and self._head > MAX_HEAD:
+            self.set_exception(HttpProcessingError(message=HEAD_TOO_LONG))
+
+    def _drop(self) -> None:
+        """Leave out bytes that belong to no request, and see to it that the connection is not used again."""
+        self._on_stray()
+        self.force_close()
+        answered = self._asked and self._final  # an answer that came whole is still to be read
+        if not answered and self.transport is not None:
+            self.transport.abort()
 
     def _expected(self) -> bool:
         """Say whether bytes that come now can belong to the request that was sent last."""

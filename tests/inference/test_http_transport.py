@@ -148,6 +148,20 @@ async def test_part_of_a_response_behind_an_answer_reaches_nobody(stray: bytes) 
                     assert (await backend.complete(make_call(f"int-{number}"))).text == f"int-{number}"
 
 
+@pytest.mark.parametrize("stray", [b"garbage", b"\x00", b"0\r\n\r\n", b"HTTP/1.1 200", http_answer(COMPLETION) * 3])
+@pytest.mark.parametrize("before", [b"", b"HTTP/1.1 100 Continue\r\n\r\n"])
+async def test_what_stands_behind_an_answer_does_not_lose_it(stray: bytes, before: bytes) -> None:
+    """An answer of a known length is read although more follows in the same segment, and that is read by nobody."""
+    for reuse in (False, True):
+        async with (
+            RawServer(answer_with(before + http_answer(COMPLETION) + stray)) as server,
+            opened(server.base_url, reuse_connections=reuse) as backend,
+        ):
+            for number in range(2):
+                assert (await backend.complete(make_call(f"int-{number}"))).text == "Hello."
+            assert server.connections == 2
+
+
 async def test_bytes_in_the_socket_are_seen_before_a_kept_connection_is_used() -> None:
     """Bytes that the event loop has not read yet end a kept connection, too."""
     async with (
