@@ -20,6 +20,7 @@ from policy.holds import Holds
 from policy.retention import RetentionConfig, RowsRule, RuleConfig, parse
 from policy.vault.sealing import REVALIDATE_S, Bucket, Vault
 from policy.vault.store import VaultStore
+from waybill.site import ID_FILE, MARKS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = (DOCS / "retention.md").read_text(encoding="utf-8")
@@ -143,6 +144,8 @@ def test_the_page_on_the_vault_names_what_is_there(tmp_path):
     there = {
         str(path.relative_to(tmp_path)).replace(hashed, "<tenant>") for path in tmp_path.rglob("*") if path.is_file()
     }
-    assert listed - there == {"keys/<tenant>/2026-11-24-keep-10-30.key"}
+    by_workers = {"site-id", "workers/<id>"}
+    assert listed - there == {"keys/<tenant>/2026-11-24-keep-10-30.key"} | by_workers
+    assert by_workers == {ID_FILE, f"{MARKS}/<id>"}
     assert REVALIDATE_S == 1.0
     assert "at most one second more" in VAULT
