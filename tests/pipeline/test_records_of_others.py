@@ -104,7 +104,7 @@ async def test_bad_work_ends_its_own_request(kafka, prefix):
         (work,) = [one for one in reader.found["ai.work.hosted"] if one["said"]["requestId"] == "model"]
         newer = changed(work, "newer", 1, workVersion="9.9", another={"field": 1})
         poison = changed(work, "poison", 2, policy={**work["policy"], "inputs": '{"turns":1}'})
-        noise: list[tuple[bytes | None, bytes | None]] = [(None, None), (b"\xff", b"\xff\xfe"), (b"k" * 9000, b"[]")]
+        noise: list[tuple[bytes | None, bytes | None]] = [(b"", None), (b"\xff", b"\xff\xfe"), (b"k" * 9000, b"[]")]
         await put(settings, WORK_HOSTED, (b"a", newer), (b"b", poison), *noise)
         await send(settings, asked(6))
         await reader.until_responses(9)
