@@ -73,7 +73,7 @@ async def _run(name: str, check: Check, settings: Settings) -> Finding:
     except TimeoutError:
         return Finding(name, good=False, said=f"no answer within {_CHECK_S:g} s")
     except WaybillError as error:
-        return Finding(name, good=False, said=str(error))
+        return Finding(name, good=False, said=str(error).removeprefix(f"{name}: "))
 
 
 async def configuration(settings: Settings) -> str:
