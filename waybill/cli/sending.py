@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,11 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-import orjson
-
 from streams.kafka import KafkaSettings
 from waybill.cli.lines import Line
-from waybill.cli.options import err, out, tell
+from waybill.cli.options import err, out, tell, write_json
 from waybill.cli.outfile import AnswerFile
 from waybill.cli.progress import Display, display
 from waybill.cli.receipts import outcomes_table
@@ -23,8 +20,6 @@ from waybill.cli.traffic import Progress, Traffic
 
 _INTERRUPTED: Final = 130
 _FAILED: Final = 1
-_ACTED_UPON: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""What JSON leaves as it is, and a terminal acts upon."""
 
 
 class Sending:
@@ -84,7 +79,7 @@ class Sending:
                     ended = await self._carry(traffic, shown)
         if self._timeout_s is None:
             for line in self._lines:
-                out.print(line.request_id, markup=False)
+                out.print(line.request_id)
         if self._table:
             found = ((line.number, self._answers.get(line.request_id)) for line in self._lines)
             out.print(outcomes_table((number, answer) for number, answer in found if answer is not None))
@@ -120,7 +115,7 @@ class Sending:
             if self._table:
                 self._answers[answer["requestId"]] = answer
             if self._as_json:
-                out.print(_plain_json(answer), markup=False, soft_wrap=True)
+                write_json(answer, indent=False)
 
     @contextmanager
     def _display(self) -> Iterator[Display]:
@@ -142,8 +137,3 @@ class _Silent:
 
     def stories(self, complete: int) -> None:
         """Show nothing."""
-
-
-def _plain_json(value: dict[str, Any]) -> str:
-    text = orjson.dumps(value).decode()
-    return _ACTED_UPON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
