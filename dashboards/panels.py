@@ -442,6 +442,17 @@ _TROUBLE: Final = Row(
             stacked=True,
         ),
         Panel(
+            "Records passed over",
+            "Records on the ledger that are no entries, and events that correlation can make nothing of: somebody else "
+            "writes to these topics.",
+            "none",
+            (
+                Query(f"sum(increase({_of('waybill_ledger_skipped_total')}{_RATE}))", "ledger"),
+                Query(f"sum(increase({_of('waybill_uncorrelated_events_total')}{_RATE}))", "evidence"),
+            ),
+            span=12,
+        ),
+        Panel(
             "Stage restarts",
             "Times that a stage began again after trouble that may pass (broker, model server, disk).",
             "none",

@@ -183,7 +183,7 @@ async def test_a_released_request_is_stopped_at_dispatch_too(kafka, prefix, tmp_
         await send(settings, [of("parked", "ada", classification="confidential")])
         await until(reader, lambda: len(reader.found[APPROVALS.name]) == 1)
         asked = ApprovalRequest.model_validate(reader.found[APPROVALS.name][0])
-        assert "nothing was kept about ada" in await erase(settings, tmp_path, "ada")
+        assert "Nothing was kept about ada" in await erase(settings, tmp_path, "ada")
         made = producer(settings)
         await made.start()
         yes = verdict(asked, roles=("privacy-office",)).to_json()

@@ -76,8 +76,8 @@ async def test_bad_records_go_to_the_dead_letters_and_hold_nothing_up(kafka, pre
             ("big", big), *asked(4, "after")]  # fmt: skip
     async with Provider() as provider, Reader(settings) as reader, Worker(settings, provider.backend):
         await send(settings, sent)
-        await reader.until_responses(17)
-    assert reader.outcomes() == {"completed": 14, "rejected": 2, "failed": 1}
+        await reader.until_responses(18)
+    assert reader.outcomes() == {"completed": 14, "rejected": 3, "failed": 1}
     assert Counter(letter["failure"]["code"] for letter in reader.found["ai.deadletter"]) == {
         "not_json": 1, "unsupported_version": 1, "oversized": 1,
     }  # fmt: skip

@@ -24,7 +24,7 @@ from pipeline_process import Pipeline, running_pipeline
 
 from policy.identity.jws import SigningKey, public_set
 from streams.kafka import partition_counts
-from streams.topics import ALL, LEDGER, REQUESTS
+from streams.topics import ALL, LEDGER, REQUESTS, WORKERS
 from waybill.dev_topics import TABLE
 
 ISSUER = "https://id.example.org"
@@ -168,7 +168,7 @@ async def _pages(pipeline: Pipeline) -> Any:
 
 async def _topics(pipeline: Pipeline) -> Any:
     """Give every record, also of transactions that were given up: they lie on the disk like the others."""
-    kafka, known = pipeline.kafka, (*ALL, TABLE)
+    kafka, known = pipeline.kafka, (*ALL, TABLE, WORKERS)
     counts = await partition_counts(kafka, known)
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
     await admin.start()

@@ -54,7 +54,8 @@ def decide(
     from streams.processors.classification import classify  # noqa: PLC0415 - the same
     from streams.request import parse  # noqa: PLC0415 - the same
     from streams.stages.admitted import case_of  # noqa: PLC0415 - the same
-    from waybill.offline import book_of, edited  # noqa: PLC0415 - the same
+    from waybill.offline import book_of  # noqa: PLC0415 - the same
+    from waybill.policy_edits import edited  # noqa: PLC0415 - the same
 
     book = book_of(settings, policy)
     if policy is None and (said := edited(settings)) is not None:

@@ -20,6 +20,10 @@ STOPS: Final = (signal.SIGTERM, signal.SIGHUP)
 """Signals that end a worker in order."""
 
 
+class Ended(SystemExit):
+    """The program ends with this code. An event loop passes it on, as it does with no ordinary exception."""
+
+
 def end_quietly() -> None:
     """From now on, Ctrl-C ends the process at once and without a word, also in the midst of a query."""
     if _ours() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:

@@ -39,7 +39,7 @@ def check(
     Example: `waybill policy check config/policy`
     """
     settings = resolve(home=home)
-    from waybill.offline import edited  # noqa: PLC0415 - `--help` needs none of it
+    from waybill.policy_edits import edited  # noqa: PLC0415 - `--help` needs none of it
 
     book = _whole(settings, folder)
     facts = book.engine.policies

@@ -53,6 +53,7 @@ from waybill.cli import (
     verify,
     worker,
 )
+from waybill.cli.interrupts import Ended
 from waybill.cli.options import RENAMED
 
 FAILED: Final = 1
@@ -132,7 +133,7 @@ def run(argv: list[str] | None = None) -> int:
     """
     try:
         return _finished(_run(sys.argv[1:] if argv is None else argv))
-    except (OutputClosed, BrokenPipeError):
+    except OutputClosed:
         return _unread()
 
 
@@ -144,9 +145,11 @@ def _run(argv: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort, asyncio.CancelledError):
         _say("stopped")
         return INTERRUPTED
+    except Ended as end:
+        return int(end.code or 0)
     except SystemExit:  # the parser's own end where nobody reads its help any more
         return _unread()
-    except (OutputClosed, BrokenPipeError):
+    except OutputClosed:
         raise
     except WaybillError as error:
         return _told(error)
@@ -184,7 +187,7 @@ def _finished(code: int) -> int:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        raise
+        raise OutputClosed("nobody reads the output any more") from None
     except (OSError, ValueError) as error:
         _discard()
         if code == 0:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from evidence.errors import ConfigError, WaybillError
-from waybill.cli.interrupts import STOPS, end_at_once, listen
+from waybill.cli.interrupts import STOPS, Ended, end_at_once, listen
 from waybill.cli.options import Home, Kafka
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def worker(
 
     log_to_stderr()
     # Not before here: what the stages need takes a second to load, and `--help` needs none of it.
-    from waybill import assembly, offline  # noqa: PLC0415
+    from waybill import assembly, policy_edits  # noqa: PLC0415
 
     names = assembly.STAGES if stages is None else tuple(name.strip() for name in stages.split(","))
     if unknown := [name for name in names if name not in assembly.STAGES]:
@@ -62,7 +62,7 @@ def worker(
     _make_home(settings.home)
     _check_port(settings.web_host, settings.web_port)
     listen()
-    if (said := offline.edited(settings)) is not None:
+    if (said := policy_edits.edited(settings)) is not None:
         log.warning("%s", said)
     for number in STOPS:
         signal.signal(number, _end_soon)
@@ -125,7 +125,7 @@ def _port_error(error: OSError, host: str, port: int) -> ConfigError:
 
 
 def _end_soon(_number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(0)
+    raise Ended(0)
 
 
 def _run(app: Host, loop: asyncio.AbstractEventLoop) -> None:
@@ -133,7 +133,7 @@ def _run(app: Host, loop: asyncio.AbstractEventLoop) -> None:
 
     Raises:
         WaybillError: a stage ended for good, or Faust did not start.
-        SystemExit: the same, by an error that is not one of ours.
+        Ended: the same, by an error that is not one of ours.
     """
     import faust  # noqa: PLC0415 - as above
 
@@ -168,7 +168,7 @@ def _run(app: Host, loop: asyncio.AbstractEventLoop) -> None:
     if failure is not None:
         # Not its text, which may quote input; of a stage this is the second line about it.
         log.error("the worker ended: %s", kind_and_place(failure))
-        raise SystemExit(_FAILED)
+        raise Ended(_FAILED)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
