@@ -450,7 +450,7 @@ _TROUBLE: Final = Row(
                 Query(f"sum(increase({_of('waybill_ledger_skipped_total')}{_RATE}))", "ledger"),
                 Query(f"sum(increase({_of('waybill_uncorrelated_events_total')}{_RATE}))", "evidence"),
             ),
-            span=12,
+            span=24,
         ),
         Panel(
             "Stage restarts",

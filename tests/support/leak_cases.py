@@ -205,7 +205,7 @@ def _inside(made: Book) -> None:
     made.ask("with-secrets", f"Log in with {m.secret('local prompt')}", "completed", placement="local")
     made.ask("at-home", m.personal("local prompt"), "completed", placement="local", modelPolicy=LOCAL)
     made.ask("no-way", m.secret("denied prompt") + m.personal("denied prompt"), "denied", modelPolicy=HOSTED)
-    late = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
+    late = f"{datetime.now(UTC) - timedelta(minutes=1):%Y-%m-%dT%H:%M:%SZ}"
     made.ask("late", m.personal("late prompt"), "rejected", code="expired_deadline", deadlineUtc=late)
 
 
@@ -243,13 +243,13 @@ def _careless(made: Book) -> None:
         ("error-400", m.key, "failed"),
         ("error-401", m.github, "failed"),
         ("error-429", m.key, "failed"),
-        ("error-500", m.email, "failed"),
+        ("error-500", m.email, "unknown"),
         ("redirect", m.email, "failed"),
         ("not-json", m.personal, "failed"),
         ("half-json", m.personal, "failed"),
         ("wrong-shape", m.secret, "failed"),
         ("names", m.email, "completed"),
-        ("finish", m.key, "failed"),
+        ("finish", m.key, "completed"),
         ("refusal", m.personal, "refused"),
         ("tool-call", m.personal, "failed"),
         ("tool-text", m.email, "completed"),
@@ -284,11 +284,9 @@ def _ids(made: Book) -> None:
 def _broken(made: Book) -> None:
     """Records that are no requests."""
     m = made.markers
-    made.put(
-        "bad-1", f'{{"requestId": "bad-1", "input": "{m.key("half a record")}'.encode(), "not_json", answered=False
-    )
-    made.put("bad-2", f"no JSON: {m.personal('no JSON')}".encode(), "not_json", answered=False)
-    made.put("bad-3", encoded({m.github("unknown name"): m.email("unknown value")}), "no_identity", answered=False)
+    made.put("bad-1", f'{{"requestId": "bad-1", "input": "{m.key("half a record")}'.encode(), "not_json", answered=True)
+    made.put("bad-2", f"no JSON: {m.personal('no JSON')}".encode(), "not_json", answered=True)
+    made.put("bad-3", encoded({m.github("unknown name"): m.email("unknown value")}), "no_identity", answered=True)
     made.ask("bad-4", "Hi.", "rejected", code="unknown_field", **{m.key("name of an unknown field"): 1})
     made.ask("bad-5", "Hi.", "rejected", code="unknown_field", notes=m.personal("unknown field"))
     made.ask("bad-6", "Hi.", "rejected", code="unsupported_field", allowedTools=[f"mail {m.email('allowedTools')}"])

@@ -222,6 +222,8 @@ def _told(error: WaybillError) -> int:
 def _told_first(group: BaseExceptionGroup[BaseException]) -> int:
     """Tell the first error of ours of those that parts of a run raised together."""
     flat = list(_leaves(group))
+    if any(isinstance(error, OutputClosed) for error in flat):
+        return _unread()
     ours = [error for error in flat if isinstance(error, WaybillError)]
     if len(ours) == len(flat):
         return _told(next((error for error in ours if isinstance(error, ConfigError)), ours[0]))
