@@ -442,6 +442,14 @@ _TROUBLE: Final = Row(
             stacked=True,
         ),
         Panel(
+            "Stage restarts",
+            "Times that a stage began again after trouble that may pass (broker, model server, disk).",
+            "none",
+            (Query(_rise("stage", "waybill_stage_restarts_total"), "{{stage}}"),),
+            span=12,
+            stacked=True,
+        ),
+        Panel(
             "Records passed over",
             "Records on the ledger that are no entries, and events that correlation can make nothing of: somebody else "
             "writes to these topics.",
@@ -451,14 +459,6 @@ _TROUBLE: Final = Row(
                 Query(f"sum(increase({_of('waybill_uncorrelated_events_total')}{_RATE}))", "evidence"),
             ),
             span=24,
-        ),
-        Panel(
-            "Stage restarts",
-            "Times that a stage began again after trouble that may pass (broker, model server, disk).",
-            "none",
-            (Query(_rise("stage", "waybill_stage_restarts_total"), "{{stage}}"),),
-            span=12,
-            stacked=True,
         ),
     ),
 )
