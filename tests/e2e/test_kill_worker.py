@@ -66,7 +66,7 @@ async def moment(pipeline: Pipeline, chance: random.Random, kind: str | None = N
 @pytest.mark.kafka
 @pytest.mark.parametrize("kills", [4, pytest.param(10, marks=pytest.mark.soak)])
 async def test_kills_lose_and_double_nothing(kafka, prefix, tmp_path, seed, kills):
-    """After each of several `kill -9`: sent = responded = told, once each, and no hosted call without a durable intent."""
+    """After some `kill -9`: sent = responded = told, once each, and no hosted call without a durable intent."""
     chance, stop = moments(seed), asyncio.Event()
     async with running_pipeline(
         tmp_path, kafka, prefix, script=slow(*LATENCIES), WAYBILL_MAX_HOSTED="8", WAYBILL_SINK_ROWS="200"
