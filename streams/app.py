@@ -143,6 +143,10 @@ class StageService(Service):
                 self._restarts.inc()
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, _LONGEST_WAIT_S)
+            else:
+                if self._ending:
+                    return  # it took the cancellation for an end in order: to start again is to stay
+                await asyncio.sleep(wait)  # a stage that returns at once would leave no time for anything else
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()

@@ -50,9 +50,9 @@ async def flow(pipeline: Pipeline, chance: random.Random, per_second: float, sto
         await delivered
 
 
-async def moment(pipeline: Pipeline, chance: random.Random) -> str:
+async def moment(pipeline: Pipeline, chance: random.Random, kind: str | None = None) -> str:
     """Wait for a moment to kill at: while it starts, amid a heap of work, or some time later."""
-    kind = chance.choices(("start", "busy", "later"), (2, 5, 3))[0]
+    kind = kind or chance.choices(("start", "busy", "later"), (2, 5, 3))[0]
     if kind == "start":
         seconds = chance.uniform(0, 3)
     else:
@@ -64,8 +64,9 @@ async def moment(pipeline: Pipeline, chance: random.Random) -> str:
 
 
 @pytest.mark.kafka
-async def test_ten_kills_lose_and_double_nothing(kafka, prefix, tmp_path, seed):
-    """After ten `kill -9`: sent = responded = told, once each, and no hosted call without a durable intent."""
+@pytest.mark.parametrize("kills", [4, pytest.param(10, marks=pytest.mark.soak)])
+async def test_kills_lose_and_double_nothing(kafka, prefix, tmp_path, seed, kills):
+    """After some `kill -9`: sent = responded = told, once each, and no hosted call without a durable intent."""
     chance, stop = moments(seed), asyncio.Event()
     async with running_pipeline(
         tmp_path, kafka, prefix, script=slow(*LATENCIES), WAYBILL_MAX_HOSTED="8", WAYBILL_SINK_ROWS="200"
@@ -73,9 +74,10 @@ async def test_ten_kills_lose_and_double_nothing(kafka, prefix, tmp_path, seed):
         pipeline.notes.append(f"{SEED}={seed}")
         sending = asyncio.create_task(flow(pipeline, chance, 25, stop))
         try:
-            for number in range(1, 11):
+            for number in range(1, kills + 1):
                 worker = await pipeline.start_worker(wait=False)
-                when = await moment(pipeline, chance)
+                # Two of them amid a heap of work, so that some call is in flight.
+                when = await moment(pipeline, chance, "busy" if number <= 2 else None)
                 pipeline.notes.append(f"kill {number} at {when}: {pipeline.ended()} of {len(pipeline.sent)} answered")
                 assert worker.running, pipeline.told([f"the worker ended by itself before kill {number}"])
                 worker.kill()
@@ -91,8 +93,9 @@ async def test_ten_kills_lose_and_double_nothing(kafka, prefix, tmp_path, seed):
 
 
 @pytest.mark.kafka
-async def test_killed_sinks_store_each_event_once(kafka, prefix, tmp_path, seed):
-    """A sink of its own is killed five times while the other stages go on: each row is there, and once."""
+@pytest.mark.parametrize("kills", [2, pytest.param(5, marks=pytest.mark.soak)])
+async def test_killed_sinks_store_each_event_once(kafka, prefix, tmp_path, seed, kills):
+    """A sink of its own is killed again and again while the other stages go on: each row is there, and once."""
     chance, stop = moments(seed), asyncio.Event()
     settings = {"WAYBILL_MAX_HOSTED": "32", "WAYBILL_SINK_ROWS": "50"}
     async with running_pipeline(tmp_path, kafka, prefix, script=slow(*LATENCIES), **settings) as pipeline:
@@ -100,7 +103,7 @@ async def test_killed_sinks_store_each_event_once(kafka, prefix, tmp_path, seed)
         await pipeline.start_worker("stages", "admission,dispatch,correlation")
         sending = asyncio.create_task(flow(pipeline, chance, 50, stop))
         try:
-            for number in range(1, 6):
+            for number in range(1, kills + 1):
                 sink = await pipeline.start_worker("sink", "sink", wait=False)
                 before = len(rows(pipeline))
                 if chance.random() < 0.8:

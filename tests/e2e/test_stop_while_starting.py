@@ -43,14 +43,17 @@ async def test_workers_end_whenever_they_are_told_to(kafka, prefix, tmp_path):
 
 
 @pytest.mark.kafka
+@pytest.mark.parametrize(
+    "moments", [(0.1, 1.3), pytest.param((0.1, 0.7, 1.3, 2.5), marks=pytest.mark.soak)], ids=["two", "four"]
+)
 @pytest.mark.timeout(420)  # a name that could not be taken back in time ends with its session and the group's patience
-async def test_workers_end_while_their_groups_wait_for_another(kafka, prefix, tmp_path):
+async def test_workers_end_while_their_groups_wait_for_another(kafka, prefix, tmp_path, moments):
     """A worker that stands still keeps every group waiting for a minute; one that starts then ends all the same."""
     async with running_pipeline(tmp_path, kafka, prefix, WAYBILL_KAFKA_SESSION_MS="60000") as pipeline:
         stands = await pipeline.start_worker("stands")
         os.killpg(stands.pid, signal.SIGSTOP)
         try:
-            for after_s in (0.1, 0.7, 1.3, 2.5):
+            for after_s in moments:
                 await begun(pipeline, "starts", after_s)
                 worker = pipeline.worker("starts")
                 await worker.stop(STOP_S)

@@ -85,10 +85,12 @@ async def test_the_stages_end_before_anything_else_does(tmp_path: Path) -> None:
 
 
 async def test_a_stage_that_does_not_end_is_left_behind() -> None:
-    """A stage that hears no cancellation holds the process up for as long as it was given, and no longer."""
-    freed = asyncio.Event()
+    """A stage that hears no cancellation holds the process up for as long as it was given; it is not begun again."""
+    freed, begun = asyncio.Event(), 0
 
     async def run(ready: host.Ready) -> None:
+        nonlocal begun
+        begun += 1
         ready()
         while not freed.is_set():
             with suppress(asyncio.CancelledError):
@@ -97,10 +99,14 @@ async def test_a_stage_that_does_not_end_is_left_behind() -> None:
     service = host.StageService("deaf", run, Metrics(), stop_seconds=0.2)
     await service.start()
     await asyncio.sleep(0)
+    running = service._running
+    assert running is not None
     async with asyncio.timeout(5):
         await service.stop()
     freed.set()
-    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await running
+    assert begun == 1
 
 
 async def test_a_stage_that_ends_for_good_ends_the_process_in_order(tmp_path: Path) -> None:
