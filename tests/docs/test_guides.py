@@ -12,6 +12,8 @@ from dev_run import running
 from doc_pages import ROOT, commands, help_text
 from guide_runs import GUIDES, Command, run, steps
 
+pytestmark = pytest.mark.timeout(600)  # a guide starts many commands, one after the other
+
 PAGES = sorted(GUIDES.glob("[0-9][0-9]-*.md"))
 LIVE = ("01-send-and-read.md", "02-batches.md", "05-what-left.md", "06-prove-a-request.md", "08-hold-reveal-erase.md")
 """Those whose commands want a running pipeline."""
