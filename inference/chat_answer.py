@@ -69,6 +69,9 @@ _FILTERED: Final = frozenset({"content_filter", "content_policy_violation", "Res
 _PROVIDER_CODE: Final = re.compile(r"[A-Za-z]{1,24}(?:[_.-][A-Za-z]{1,24}){0,7}")
 """A code in words, such as `rate_limit_exceeded`; what has digits may be a key or an id that the provider repeats."""
 
+_BEFORE_JSON: Final = re.compile(r"(?:\s++|:[^\n]*+)*+")
+"""What servers put before JSON: blanks, and comment lines of SSE. Possessive, so that it is read once however long."""
+
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 _REASONS: Final[Mapping[str, FinishReason]] = {
@@ -182,10 +185,9 @@ def _parse(body: bytes, source: Source) -> Any:
 
 def _load(body: bytes) -> Any:
     """Read JSON, with what servers put before it left out: a byte order mark, blanks, and comment lines of SSE."""
-    text = body.decode("utf-8", "replace").removeprefix("\ufeff").lstrip()
-    while text.startswith(":"):
-        text = text.partition("\n")[2].lstrip()
-    return json.loads(text, parse_int=_integer)
+    text = body.decode("utf-8", "replace").removeprefix("\ufeff")
+    before = _BEFORE_JSON.match(text)
+    return json.loads(text[before.end() :] if before else text, parse_int=_integer)
 
 
 def _integer(digits: str) -> int | float:
@@ -209,7 +211,8 @@ def _completion(document: Mapping[str, Any], choice: Mapping[str, Any] | None, s
     model, said = _name(document.get("model")), document.get("provider")
     if said == STAND_IN or model.startswith(_MODEL_MARK):
         source = Source(STAND_IN, source.where)
-    content, refusal = _text_of(_message(choice).get("content")), _text_of(_message(choice).get("refusal"))
+    content = _text_of(_message(choice).get("content"))
+    refusal = _text_of(_message(choice).get("refusal")) or _refusal_in(_message(choice).get("content"))
     if content is None:
         raise _malformed("wrong_shape", "its content is no text", source, tokens)
     finish, stated = _finish_reason(choice.get("finish_reason"))
@@ -230,6 +233,12 @@ def _completion(document: Mapping[str, Any], choice: Mapping[str, Any] | None, s
         refused=refused,
         stated_reason=stated,
     )
+
+
+def _refusal_in(content: object) -> str:
+    """Return the refusal among a message's parts; empty where there is none."""
+    parts = [part for part in content if _part_kind(part) == "refusal"] if isinstance(content, list) else []
+    return "".join(_text_of(part.get("refusal")) or "" for part in parts)
 
 
 def _text_of(content: object) -> str | None:

@@ -165,6 +165,8 @@ def records(data: bytes, head: Head) -> Iterator[Found]:
     place, end = HEADER_BYTES, len(data)
     expected = head.base_offset
     for _ in range(max(0, min(head.records, head.next_offset - head.base_offset))):
+        if expected >= head.next_offset:
+            raise DamagedError("it has more records than offsets")
         length, begin = _varint(data, place, end)
         if not 0 <= length <= end - begin:
             raise DamagedError("a record's length is more than the batch has")

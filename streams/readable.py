@@ -136,8 +136,13 @@ class ReadableRecords(PartitionRecords):  # type: ignore[misc] # the library is 
             except DamagedError as damaged:
                 yield from self._unreadable_batch(head, str(damaged))
                 return
+        expected = head.base_offset
         try:
             for record in MemoryRecords(data).next_batch():
+                # Else the position would leave the batch, and miss what lies behind it.
+                if not expected <= record.offset < head.next_offset:
+                    raise DamagedError("a record's offset is not one of the batch's")  # noqa: TRY301 - one way out
+                expected = record.offset + 1
                 if record.offset >= self.next_fetch_offset:
                     made = self._consumer_record(self._tp, record)
                     self.next_fetch_offset = record.offset + 1

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from openai_rig import COMPLETION
 
 from inference.backend import MAX_TOKENS, Completion, Tokens
-from inference.chat_answer import MAX_NAME, Reply, Source, read_reply, read_usage, retry_after_words
+from inference.chat_answer import MAX_NAME, Reply, Source, _load, read_reply, read_usage, retry_after_words
 from inference.errors import BackendError
 
 SOURCE = Source("acme", "127.0.0.1:1")
@@ -116,3 +116,19 @@ def test_nesting_without_end_is_no_json() -> None:
     """A body that nests deeper than anything is an error like any other."""
     check(Reply(200, b"[" * 500_000))
     check(Reply(500, b'{"error":' * 500_000))
+
+
+def test_comments_before_an_answer_are_read_once():
+    """However many comment lines stand before the JSON, they are passed over in time that grows as they do."""
+    answer = read(Reply(status=200, body=b": X\n\n" * 500_000 + COMPLETION))
+    assert isinstance(answer, Completion)
+    assert _load(b":" * 1_000_000 + b"\n[1]") == [1]
+
+
+def test_a_refusal_among_parts_is_a_refusal():
+    """A message whose part is a refusal is refused, so that no other route is asked."""
+    document = json.loads(COMPLETION)
+    document["choices"][0]["message"]["content"] = [{"type": "refusal", "refusal": "I will not."}]
+    answer = read(Reply(status=200, body=json.dumps(document).encode()))
+    assert isinstance(answer, Completion)
+    assert (answer.refused, answer.text) == (True, "I will not.")

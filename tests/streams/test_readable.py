@@ -180,3 +180,18 @@ def test_any_change_of_any_byte_leaves_a_reader_that_goes_on(batches):
         data[17:21] = struct.pack(">I", calc_crc32c(bytes(data[21:])))
         offsets = [one.offset for one in read(bytes(data))]
         assert offsets == sorted(set(offsets)), bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("places", "last", "good"),
+    [((2**40,), 0, []), ((0, 2**40), 1, [0]), ((0, 0), 1, [0]), ((5, 6), 5, [5]), ((-3,), 0, [])],
+)
+def test_an_offset_outside_of_its_batch_moves_nobody_on(places, last, good):
+    """The position stays within the batch, every offset comes once at most, and the next batch is read."""
+    payload = b"".join(record(GOOD, place) for place in places)
+    odd = seal(0, payload, count=len(places), first_ms=1, newest_ms=1, last=last)
+    found = read(odd + at(batch(GOOD), last + 1))
+    offsets = [one.offset for one in found]
+    assert offsets == sorted(set(offsets))
+    assert [one.offset for one in found if failure_of(one) is None] == [*good, last + 1]
+    assert offsets[-1] == last + 1
