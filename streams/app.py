@@ -174,6 +174,9 @@ class Host(faust.App):
     stages: tuple[StageService, ...] = ()
     """In the order in which they stop: admission first, and the sink when all is told."""
 
+    stopping: bool = False
+    """Whether the stages are being ended: from then on nothing new is served."""
+
     failure: BaseException | None = None
     """What ended the first stage that ended by itself: it cannot pass, so that the process ends."""
 
@@ -185,8 +188,14 @@ class Host(faust.App):
         self.failure = self.failure or error
         self.end()
 
+    def states(self) -> dict[str, str]:
+        """Return the condition of each stage by its name, and that of the worker once it stops."""
+        states = {stage.label.removeprefix("Stage: "): stage.condition for stage in self.stages}
+        return states | {"worker": "stopping"} if self.stopping else states
+
     async def on_stop(self) -> None:
         """End the stages, however long Faust takes for its own parts, and also where these are still starting."""
+        self.stopping = True
         for service in self.stages:
             await service.stop()
         await super().on_stop()
@@ -226,7 +235,7 @@ def build(settings: HostSettings, stages: Mapping[str, RunStage], metrics: Metri
     for service in reversed(services):
         app.add_dependency(service)
     table = _count_dead_letters(app, settings)
-    _health(app, services, settings.conditions)
+    _health(app, settings.conditions)
     _views(app, metrics, table)
     return app
 
@@ -255,13 +264,12 @@ def _reason(value: bytes | None) -> str:
     return reason if _CODE.fullmatch(reason) else "unreadable"
 
 
-def _health(app: faust.App, services: list[StageService], conditions: Conditions) -> None:
+def _health(app: Host, conditions: Conditions) -> None:
     """Serve whether requests are served now (`/health`, `/healthz`, `/readyz`), and whether the process lives."""
 
     async def ready(view: View, request: Request) -> Response:
         del request
-        states = {service.label.removeprefix("Stage: "): service.condition for service in services}
-        states |= conditions.states()
+        states = app.states() | conditions.states()
         good = all(state == RUNNING for state in states.values())
         return view.json({"ready": good, "stages": states}, status=200 if good else 503)
 

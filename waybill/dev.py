@@ -89,11 +89,6 @@ class Supervisor:
         self.worker_restarts = 0
         self.run: Run | None = None
 
-    @property
-    def worker_pid(self) -> int | None:
-        """The worker's process id."""
-        return None if self._worker is None else self._worker.pid
-
     async def __aenter__(self) -> Self:
         """Start everything.
 

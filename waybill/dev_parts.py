@@ -143,6 +143,9 @@ def check_texts(settings: Settings) -> None:
         ConfigError: something is wrong; the text names file, line and field.
     """
     check_rulebook(assumed(settings), datetime.now(UTC))
+    for name, config in settings.endpoints.items():
+        if config.kind == "openai":
+            config.backend(name, connections=1)  # opens nothing
 
 
 async def stand_in(script: Path | None, home: Path, environment: Mapping[str, str]) -> Part:

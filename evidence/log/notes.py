@@ -31,7 +31,6 @@ _KEY_BYTES: Final = 32
 _SIGNATURE_BYTES: Final = {LOG_KEY: 64, WITNESS_KEY: 72}
 _MOST_BYTES: Final = 64 * 1024 * 1024  # a note has to be held in memory several times over
 _MOST_SIGNATURES: Final = 100  # as other readers of signed notes have it
-_FIRST_PRINTABLE: Final = 0x20
 _DASH: Final = "\u2014 "
 _MOST_SECONDS: Final = (1 << 63) - 1
 

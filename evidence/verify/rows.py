@@ -17,9 +17,6 @@ import pyarrow.compute as pc
 
 from evidence.verify.cells import RowError, texts
 
-LEAF: Final = b"\x00"
-"""What is hashed in front of a leaf's bytes, as RFC 6962 asks."""
-
 MOST_BYTES: Final = 256 * 1024 * 1024
 """Rows are halved until their columns hold fewer bytes: the joined text of a batch must stay below 2 GiB."""
 

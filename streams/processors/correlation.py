@@ -132,8 +132,3 @@ def _due(first: Event) -> datetime:
 def parse_time(text: str) -> datetime:
     """Read an RFC 3339 time that ends in Z."""
     return datetime.fromisoformat(text).astimezone(UTC)
-
-
-def seconds_between(earlier: Event, later: Event) -> float:
-    """Give the seconds from one event to another."""
-    return (parse_time(later["occurredAtUtc"]) - parse_time(earlier["occurredAtUtc"])).total_seconds()

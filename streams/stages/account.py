@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
 
-import orjson
-
 from evidence.canonical import sha256_hex
 from evidence.records import (
     ConsentRef,
@@ -27,7 +25,7 @@ from evidence.records import (
     Stage,
     Usage,
 )
-from inference.backend import Backend, Completion, Tokens
+from inference.backend import Backend, Completion
 from inference.credentials import Credentials
 from inference.errors import Ambiguous, BackendError, Malformed, NotSent, Rejected
 from inference.routes import RouteConfig
@@ -49,6 +47,7 @@ from streams.scribe import Scribe
 from streams.stages.admit import Consents
 from streams.stages.admitted import asked
 from streams.stages.opening import Keeper
+from streams.stages.usage import priced, stated, total
 from streams.story import Story, event_id, span_id, traceparent
 from streams.topics import LEDGER, RESPONSES, Topic
 from streams.transactions import Outgoing
@@ -60,6 +59,7 @@ _LONGEST_NAME: Final = 256
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9._:/+-]{1,256}")
 """Names of models and ids of answers: no blank, and no `@`."""
 
+_NEVER_NAMES: Final = frozenset({"secret", "financial"})
 _LIKE_IDS: Final = frozenset({"vendor_token"})
 """Kinds whose look an id of an answer has by its nature."""
 
@@ -346,7 +346,7 @@ class Account:
     def failed(self, call: Call, error: BackendError) -> Failure:
         """Say that an attempt failed."""
         self._crossed |= call.hosted and not isinstance(error, NotSent)
-        usage = _priced(call.route, error.tokens)
+        usage = priced(call.route, error.tokens)
         if call.hosted and isinstance(error, Ambiguous | Malformed):
             self.in_doubt |= isinstance(error, Ambiguous)
             if usage is None:
@@ -383,7 +383,7 @@ class Account:
             model=self._harmless(completion.model) or route.model,
             region=route.region,
         )
-        usage = _priced(route, completion.tokens)
+        usage = priced(route, completion.tokens)
         kept = keep(completion.text, rule, scanned)
         encoded, first, now = kept.text.encode(), completion.first_chunk_s, self._kitchen.clock()
         self._scribe.say(
@@ -396,7 +396,7 @@ class Account:
             first_chunk_ms=None if first is None else first * 1000,
             output_sha256=sha256_hex(encoded),
             output_bytes=len(encoded),
-            detail=_stated(completion),
+            detail=stated(completion),
             **call.about,
         )
         if kept.retained.action != "keep":
@@ -419,7 +419,8 @@ class Account:
         if not _PLAIN_NAME.fullmatch(name):
             return ""
         result = self._kitchen.scanner.scan_closed(name)
-        held = any(finding.category == "secret" and finding.kind not in _LIKE_IDS for finding in result.findings)
+        kinds = {finding.kind for finding in result.findings if finding.category in _NEVER_NAMES}
+        held = not kinds <= _LIKE_IDS
         return "" if held or result.failed else name
 
     def end(
@@ -456,7 +457,7 @@ class Account:
             detail=detail,
             duplicate_of=duplicate_of.intake_id if duplicate_of else None,
             duration_ms=max(0.0, (now - work.admitted_at_utc).total_seconds() * 1000),
-            usage=_total(self.attempts),
+            usage=total(self.attempts),
         )
         written = answer is not None and not answer.kept.withheld
         response = Response(
@@ -566,34 +567,3 @@ class Account:
             next_sequence=self._story.sequence,
             **fields,
         )
-
-
-def _priced(route: RouteConfig, tokens: Tokens | None) -> Usage | None:
-    """Return what an answer cost; None where its tokens are not known."""
-    if tokens is None or tokens.input is None or tokens.output is None:
-        return None
-    cost = route.price.cost(tokens.input, tokens.output, cached=tokens.cached, reasoning=tokens.reasoning)
-    return Usage(input_tokens=tokens.input, output_tokens=tokens.output, cost_usd=cost)
-
-
-def _stated(completion: Completion) -> str | None:
-    """Return what else a destination says of its answer, as JSON; None where that is nothing."""
-    tokens = completion.tokens
-    said = {
-        "finishReason": completion.stated_reason,
-        "cachedTokens": tokens.cached,
-        "reasoningTokens": tokens.reasoning,
-    }
-    said = {name: value for name, value in said.items() if value}
-    return orjson.dumps(said).decode() if said else None
-
-
-def _total(attempts: Sequence[Attempt]) -> Usage | None:
-    used = [attempt.usage for attempt in attempts if attempt.usage is not None]
-    if not used:
-        return None
-    return Usage(
-        input_tokens=sum(usage.input_tokens for usage in used),
-        output_tokens=sum(usage.output_tokens for usage in used),
-        cost_usd=sum(usage.cost_usd for usage in used),
-    )

@@ -8,7 +8,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from evidence.errors import ConfigError
 from streams.brokers.process import free_port
+from waybill.dev_parts import check_texts
 from waybill.endpoint_checks import check_endpoints
 from waybill.settings import EndpointConfig, Settings
 
@@ -94,3 +96,18 @@ async def test_a_url_that_goes_too_far_is_told_without_asking(end):
     good, said = await asked(f"http://127.0.0.1:{free_port()}/v1{end}")
     assert not good
     assert f"leave {end.rstrip('/')} out" in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"url": "http://models.example.com/v1"}, "use https://"),
+        ({"url": "https://models.example.com/v1", "key_file": "gone"}, "cannot read the key file gone"),
+        ({"url": "models.example.com/v1"}, "write https://HOST/PATH"),
+    ],
+)
+def test_a_run_with_a_faulty_endpoint_ends_before_anything_is_started(changes, said):
+    """What can be known of an endpoint without asking it is told by `waybill dev` before its broker and its model."""
+    place = EndpointConfig.model_validate({"kind": "openai", "provider": "acme", **changes})
+    with pytest.raises(ConfigError, match=said):
+        check_texts(Settings(endpoints={"hosted": place}))

@@ -131,6 +131,26 @@ async def test_a_stage_that_ends_for_good_ends_the_process_in_order(tmp_path: Pa
     )
 
 
+async def test_a_worker_that_stops_is_not_ready(tmp_path: Path) -> None:
+    """From the moment that it is told to stop, while its stages still end, it does not say that it serves."""
+    seen: list[dict[str, str]] = []
+
+    async def run(ready: host.Ready) -> None:
+        ready()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            seen.append(app.states())
+
+    settings = host.HostSettings(KafkaSettings("127.0.0.1:1"), 1, tmp_path, "127.0.0.1", 0)
+    app = host.build(settings, {"any": run}, Metrics())
+    await app.stages[0].start()
+    await asyncio.sleep(0)
+    assert app.states() == {"any": "running"}
+    await app.on_stop()
+    assert seen == [{"any": "running", "worker": "stopping"}]
+
+
 def test_a_clock_that_kafka_refuses_is_told_as_that() -> None:
     """`[Error 32] InvalidTimestampError` says nothing to an operator."""
     assert "this machine's clock is far ahead" in host.sentence(InvalidTimestampError())

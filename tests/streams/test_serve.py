@@ -389,6 +389,13 @@ async def test_whatever_an_answer_says_of_itself_evidence_can_be_stored(provider
     assert parsed.rejects == ()
 
 
+@pytest.mark.parametrize("model", ["4111111111111111", "DE89370400440532013000"])
+async def test_a_number_of_an_account_is_no_name_of_a_model(model):
+    """A provider that gives such a number as its model's name or its answer's id gets neither into evidence."""
+    rig = await served(Rig(hosted=[answer(model=model, response_id=model)]))
+    assert model.encode() not in b"".join(orjson.dumps(event) for event in rig.story)
+
+
 async def test_a_busy_provider_costs_nothing():
     """A call that was declined leaves the budget as it was."""
     rig = Rig(routes=TWO_HOSTED)
