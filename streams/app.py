@@ -126,8 +126,6 @@ class StageService(Service):
             self.condition = "starting"
             try:
                 await self._run_stage(self._ready)
-                if self._ending:
-                    return  # it heard the cancellation, and ended in its own way
             except PermanentError:
                 raise  # a person has to look, and starting again changes nothing
             except Exception as error:  # noqa: BLE001 - a fault of one stage is no reason to end the others for good

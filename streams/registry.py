@@ -14,12 +14,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Self
 
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import CorruptRecordException, KafkaError, RecordTooLargeError, UnsupportedCodecError
+from aiokafka.errors import KafkaError
 
 from evidence.errors import ConfigError, UnavailableError
 from streams.conditions import Conditions
 from streams.errors import BrokerUnavailable, TopicMismatch
 from streams.kafka import KafkaSettings, consumer, partition_counts
+from streams.readable import failure_of
 from streams.topics import WORKERS
 from streams.workers import (
     BEAT_S,
@@ -92,7 +93,7 @@ class RosterReader:
         await self._reader.stop()
 
     async def to_end(self) -> Roster:
-        """Read what there is by now; a record that the client cannot read is skipped.
+        """Read what there is by now; a record that cannot be read is skipped.
 
         Raises:
             BrokerUnavailable: the broker does not answer in time.
@@ -100,27 +101,19 @@ class RosterReader:
         try:
             async with asyncio.timeout(_READ_S):
                 end = (await self._reader.end_offsets([self._partition]))[self._partition]
-                while (position := await self._reader.position(self._partition)) < end:
-                    await self._more(position)
+                while await self._reader.position(self._partition) < end:
+                    found = await self._reader.getmany(self._partition, timeout_ms=_POLL_MS)
+                    for record in found.get(self._partition, ()):
+                        self._take(record)
         except (KafkaError, OSError, TimeoutError) as error:
             why = str(error) or f"no answer within {_READ_S:g} s"
             raise BrokerUnavailable(f"{self._partition.topic} cannot be read: {why}") from error
         return self.roster
 
-    async def _more(self, position: int) -> None:
-        try:
-            found = await self._reader.getmany(self._partition, timeout_ms=_POLL_MS)
-        except (CorruptRecordException, RecordTooLargeError, UnsupportedCodecError):
-            found = None
-        except (KafkaError, OSError):
-            raise
-        except Exception:  # noqa: BLE001 - whatever a record does to the client, the next one is another
-            found = None
-        if found is None:
+    def _take(self, record: Any) -> None:
+        if failure_of(record) is not None:
             self.roster.unreadable += 1
-            self._reader.seek(self._partition, position + 1)
-            return
-        for record in found.get(self._partition, ()):
+        else:
             self.roster.take(record.key, record.value, record.offset, record.timestamp)
 
 
