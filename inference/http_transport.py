@@ -60,6 +60,10 @@ class BadEncodingError(Exception):
     """A body cannot be decoded; the text says why and quotes nothing."""
 
 
+class BrokenBodyError(aiohttp.ClientPayloadError):
+    """A body breaks the rules of its framing, so that nobody knows where it ends."""
+
+
 class OneAnswer(ResponseHandler):
     """Reads one final response for each request; a byte that belongs to none ends the connection.
 
@@ -121,6 +125,9 @@ class OneAnswer(ResponseHandler):
         if not self._final:
             self._head += len(data)
         super().data_received(data)
+        broken, body = self.exception(), self._payload
+        if broken is not None and body is not None and not body.is_eof():
+            body.set_exception(BrokenBodyError())  # else who reads it waits until the time is over
         if not self._final and self._head > MAX_HEAD:
             self.set_exception(HttpProcessingError(message=HEAD_TOO_LONG))
 

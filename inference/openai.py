@@ -29,7 +29,7 @@ from evidence.hosts import is_this_machine
 from inference.backend import Completion, ModelCall
 from inference.chat_answer import MAX_RESPONSE_BYTES, STAND_IN, Reply, Source, read_reply
 from inference.errors import Ambiguous, BackendError, Malformed, NotSent
-from inference.http_transport import NEVER, is_too_long, open_session
+from inference.http_transport import NEVER, BrokenBodyError, is_too_long, open_session
 
 log: Final = logging.getLogger("waybill.inference")
 
@@ -320,6 +320,8 @@ class OpenAICompatibleBackend:
             return NotSent(code, f"nothing was sent to {self._where}: {what}")
         if isinstance(exc, TimeoutError):
             code, what = "timeout", f"gave no answer within {timeout_s:g} s"
+        elif isinstance(exc, BrokenBodyError):
+            code, what = "disconnected", "sent a body whose chunks are broken, so that nobody knows where it ends"
         elif isinstance(exc, aiohttp.ClientError | OSError):
             code, what = "disconnected", "broke the connection off before its answer ended"
         else:

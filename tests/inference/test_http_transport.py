@@ -14,7 +14,7 @@ import orjson
 import pytest
 from openai_rig import COMPLETION, RawServer, http_answer, make_call, opened
 
-from inference.errors import BackendError
+from inference.errors import Ambiguous, BackendError
 from inference.http_transport import MAX_HEAD, MAX_HEADER_LINE, BadEncodingError, decode_body
 
 
@@ -285,3 +285,18 @@ def test_wrong_encodings_are_told(body: bytes, encoding: str, told: str) -> None
         decode_body(body, encoding, 1000)
     assert told in str(caught.value)
     assert "sk-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [b"ZZ", b"-5", b"f" * 20, b"5\r\nhello\r\nZZ", b""])
+async def test_broken_chunks_are_told_at_once(size):
+    """Where the framing of a body is broken, the call does not wait for its time limit, and is in doubt."""
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await server.read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + size + b"\r\nhello\r\n")
+        await reader.read()  # it keeps its side open
+
+    async with RawServer(handler) as server, opened(server.base_url) as backend, asyncio.timeout(3):
+        with pytest.raises(BackendError, match="chunks are broken") as caught:
+            await backend.complete(make_call())
+    assert (type(caught.value), caught.value.code) == (Ambiguous, "disconnected")
